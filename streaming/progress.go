@@ -1,0 +1,154 @@
+package streaming
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// maxCounted is how many choices are counted one by one; further ones share the last place.
+const maxCounted = 8
+
+// bytesPerToken is the divisor of the estimate for text nobody counted.
+const bytesPerToken = 3.3
+
+// Progress is what is known of an answer while it runs. The relay, the router and
+// the adapter write it; settlement, metrics and views read it at any time, from any
+// goroutine.
+type Progress struct {
+	start time.Time
+
+	first, last atomic.Int64 // nanoseconds after start; 0: not yet
+	events      atomic.Int64
+	bytes       atomic.Int64
+	choices     [maxCounted]struct{ deltas, bytes atomic.Int64 }
+	heartbeats  atomic.Int64
+	malformed   atomic.Int64
+	repaired    atomic.Int64
+	attempts    atomic.Int64
+	usage       atomic.Pointer[UsageData]
+	target      atomic.Pointer[string]
+	model       atomic.Pointer[string]
+	stop        atomic.Pointer[string]
+}
+
+// NewProgress starts the clock of an answer.
+func NewProgress(start time.Time) *Progress { return &Progress{start: start} }
+
+// Count notes a batch that the upstream brought at the time now.
+func (p *Progress) Count(batch []Event, now time.Time) {
+	at := max(int64(now.Sub(p.start)), 1)
+	for i := range batch {
+		p.countEvent(&batch[i], at)
+	}
+	p.events.Add(int64(len(batch)))
+}
+
+func (p *Progress) countEvent(ev *Event, at int64) {
+	switch ev.Kind {
+	case Text, Reasoning, ToolCall:
+		c := &p.choices[min(max(ev.Index, 0), maxCounted-1)]
+		c.deltas.Add(1)
+		c.bytes.Add(int64(ev.contentSize()))
+		p.noteContent(at)
+	case Whole, Bytes:
+		p.bytes.Add(int64(len(ev.Raw)))
+		p.noteContent(at)
+	case Meta:
+		if m := ev.Meta; m != nil && m.Model != "" {
+			p.model.Store(&m.Model)
+		}
+	default:
+	}
+	if ev.Usage != nil {
+		p.SetUsage(ev.Usage)
+	}
+	if ev.Stop != "" {
+		p.SetStop(ev.Stop)
+	}
+}
+
+func (p *Progress) noteContent(at int64) {
+	if p.first.Load() == 0 {
+		p.first.Store(at)
+	}
+	p.last.Store(at)
+}
+
+func (e *Event) contentSize() int {
+	if e.Size > 0 {
+		return e.Size
+	}
+	n := len(e.Text)
+	if e.Tool != nil {
+		n += len(e.Tool.Args) + len(e.Tool.Name)
+	}
+	return n
+}
+
+// SetUsage stores a cumulative count; a later one replaces it.
+func (p *Progress) SetUsage(u *UsageData) {
+	c := *u
+	c.Raw = nil
+	p.usage.Store(&c)
+}
+
+// SetStop notes a finish reason.
+func (p *Progress) SetStop(reason string) { p.stop.Store(&reason) }
+
+// SetTarget notes which target is being tried.
+func (p *Progress) SetTarget(name string) { p.target.Store(&name) }
+
+// AddAttempt counts one try and returns its number, from 1.
+func (p *Progress) AddAttempt() int { return int(p.attempts.Add(1)) }
+
+// AddMalformed counts an upstream payload that was skipped because it was broken.
+func (p *Progress) AddMalformed() { p.malformed.Add(1) }
+
+// AddRepaired counts an upstream payload that was mended.
+func (p *Progress) AddRepaired() { p.repaired.Add(1) }
+
+// Report is Progress at one moment.
+type Report struct {
+	Start               time.Time
+	TTFT                time.Duration // to the first content; 0: none yet
+	LastToken           time.Duration // from Start to the last content
+	Deltas              int64         // content events over all choices
+	Bytes               int64         // content bytes over all choices
+	Heartbeats          int64
+	Malformed, Repaired int64
+	Attempts            int64
+	Target, Model       string
+	Stop                string
+	Usage               UsageData // as reported, else estimated from what flowed
+	Reported            bool      // the upstream told its usage
+}
+
+// Report reads everything at once; each value is exact, the set is not atomic.
+func (p *Progress) Report() Report {
+	r := Report{
+		Start: p.start, TTFT: time.Duration(p.first.Load()), LastToken: time.Duration(p.last.Load()),
+		Heartbeats: p.heartbeats.Load(), Malformed: p.malformed.Load(), Repaired: p.repaired.Load(),
+		Attempts: p.attempts.Load(), Target: load(&p.target), Model: load(&p.model), Stop: load(&p.stop),
+		Bytes: p.bytes.Load(),
+	}
+	var estimate int64
+	for i := range p.choices {
+		d, b := p.choices[i].deltas.Load(), p.choices[i].bytes.Load()
+		r.Deltas += d
+		r.Bytes += b
+		estimate += max(d, int64(float64(b)/bytesPerToken))
+	}
+	if u := p.usage.Load(); u != nil {
+		r.Usage, r.Reported = *u, true
+		return r
+	}
+	r.Usage = UsageData{Completion: estimate, Total: estimate, Estimated: true}
+	return r
+}
+
+func load(p *atomic.Pointer[string]) string {
+	if s := p.Load(); s != nil {
+		return *s
+	}
+	return ""
+}

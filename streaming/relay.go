@@ -1,0 +1,156 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Relay pumps a stream into a sink and keeps the client's side alive while the
+// upstream is silent.
+type Relay struct {
+	// Heartbeat is the silence towards the client after which it gets a sign of life; 0 means never.
+	Heartbeat time.Duration
+	// CommitAfter is how long the status is held back; then the first heartbeat commits it.
+	CommitAfter time.Duration
+	// Total bounds the whole answer over all attempts; 0 means no bound.
+	Total time.Duration
+}
+
+// Run ranges over the stream that open returns and sends every batch to dst, in
+// the caller's goroutine. The context given to open ends when the client has gone,
+// a write fails or Total has passed; why is its cause. Run returns nil after a true
+// end and else what ended the answer. After it returns nobody touches dst. A panic
+// of the stream or the sink ends the answer as a *PanicError.
+func (r Relay) Run(parent context.Context, open func(context.Context) Stream, dst Sink, p *Progress) (err error) {
+	if r.Total > 0 {
+		var stop context.CancelFunc
+		parent, stop = context.WithTimeoutCause(parent, r.Total, ErrTotal)
+		defer stop()
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	x := &run{relay: r, dst: dst, progress: p, cancel: cancel}
+	defer cancel(nil)
+	x.startBeat()
+	err = x.pump(ctx, open)
+	if ctx.Err() != nil {
+		err = endCause(ctx)
+	}
+	return x.finish(err)
+}
+
+// run is one Run. mu serialises the sink between the pump and the heartbeat timer.
+type run struct {
+	relay    Relay
+	progress *Progress
+	cancel   context.CancelCauseFunc
+
+	mu    sync.Mutex
+	dst   Sink
+	last  time.Time // of the last write towards the client
+	wait  time.Duration
+	beat  *time.Timer
+	ended bool
+}
+
+func (x *run) startBeat() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.last = time.Now()
+	if x.relay.Heartbeat > 0 {
+		x.wait = x.relay.Heartbeat
+		if c := x.relay.CommitAfter; c > 0 && c < x.wait {
+			x.wait = c
+		}
+		x.beat = time.AfterFunc(x.wait, x.heartbeat)
+	}
+}
+
+// pump is the hot path: per batch one lock, one clock reading and one Send.
+func (x *run) pump(ctx context.Context, open func(context.Context) Stream) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	for batch, err := range open(ctx) {
+		if err != nil {
+			return err
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		if err := x.send(batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *run) send(batch []Event) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.last = time.Now()
+	x.progress.Count(batch, x.last)
+	if err := x.dst.Send(batch); err != nil {
+		x.cancel(err)
+		return err
+	}
+	return nil
+}
+
+// heartbeat is called by its timer, which is armed lazily: writes only note their
+// time, and the timer sleeps on for what is missing.
+func (x *run) heartbeat() {
+	defer func() {
+		if v := recover(); v != nil {
+			x.cancel(&PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended {
+		return
+	}
+	if silent := time.Since(x.last); silent < x.wait {
+		x.beat.Reset(x.wait - silent)
+		return
+	}
+	if err := x.dst.Heartbeat(); err != nil {
+		x.cancel(err)
+		return
+	}
+	x.progress.heartbeats.Add(1)
+	x.last = time.Now()
+	x.wait = x.relay.Heartbeat
+	x.beat.Reset(x.wait)
+}
+
+func (x *run) finish(end error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ended = true
+	if x.beat != nil {
+		x.beat.Stop()
+	}
+	if err := x.dst.End(end); err != nil && end == nil {
+		return err
+	}
+	return end
+}
+
+// endCause says why ctx ended; a bare cancellation is the client's.
+func endCause(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.Canceled) {
+		return ErrClientGone
+	}
+	return cause
+}
