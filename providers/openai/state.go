@@ -1,0 +1,192 @@
+package openai
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/providers"
+	"sluice/streaming"
+	"sluice/streaming/jsonscan"
+)
+
+// state is what one streamed answer has told so far: its identity, and for each
+// choice whether it has begun and ended. It judges payloads and mends those that
+// some client could not read.
+type state struct {
+	chat      bool
+	presentAs string
+	fallback  string // id when the upstream gives none
+
+	id, model, created []byte // JSON values every payload must carry
+	known              bool
+
+	begun, ended [2]uint64 // bit sets of choices
+	nbegun       int
+	tools        []toolSeen
+
+	done      bool
+	usage     *streaming.UsageData
+	malformed int // in a row
+	look      look
+}
+
+type toolSeen struct{ choice, index int }
+
+func newState(req *providers.Request) *state {
+	s := &state{chat: req.Op == providers.Chat, presentAs: req.PresentAs}
+	prefix := "cmpl-"
+	if s.chat {
+		prefix = "chatcmpl-"
+	}
+	s.fallback = prefix + strings.TrimPrefix(req.ID, "req_")
+	return s
+}
+
+func (s *state) dialect() streaming.Dialect {
+	if s.chat {
+		return streaming.Chat
+	}
+	return streaming.Completions
+}
+
+func (s *state) object() string {
+	if s.chat {
+		return `"chat.completion.chunk"`
+	}
+	return `"text_completion"`
+}
+
+func bit(set *[2]uint64, i int) bool { return set[i>>6]&(1<<(i&63)) != 0 }
+func put(set *[2]uint64, i int)      { set[i>>6] |= 1 << (i & 63) }
+
+// identify takes the identity of the answer from its first payload, and makes up
+// what that does not say.
+func (s *state) identify(b []byte, model string) *streaming.MetaData {
+	l := &s.look
+	s.known = true
+	s.id = jsonscan.AppendQuote(nil, s.fallback)
+	if isSet(l.id, b) {
+		s.id = bytes.Clone(l.id.Of(b))
+	}
+	switch {
+	case s.presentAs != "":
+		s.model = jsonscan.AppendQuote(nil, s.presentAs)
+	case isSet(l.model, b):
+		s.model = bytes.Clone(l.model.Of(b))
+	default:
+		s.model = jsonscan.AppendQuote(nil, model)
+	}
+	s.created = strconv.AppendInt(nil, time.Now().Unix(), 10)
+	if isCreated(l.created, b) {
+		s.created = bytes.Clone(l.created.Of(b))
+	}
+	m := &streaming.MetaData{}
+	m.ID, _ = jsonscan.Unquote(s.id)
+	m.Model, _ = jsonscan.Unquote(s.model)
+	m.Created, _ = strconv.ParseInt(string(s.created), 10, 64)
+	return m
+}
+
+func isCreated(v jsonscan.Span, b []byte) bool {
+	if v.Empty() {
+		return false
+	}
+	_, err := strconv.ParseInt(string(v.Of(b)), 10, 64)
+	return err == nil
+}
+
+// clean reports whether every client reads the payload as it stands.
+func (s *state) clean(b []byte) bool {
+	l := &s.look
+	if l.odd || l.toolsOdd || !l.listed || !l.fault.Empty() ||
+		!bytes.Equal(l.id.Of(b), s.id) || !bytes.Equal(l.model.Of(b), s.model) ||
+		!bytes.Equal(l.created.Of(b), s.created) || string(l.object.Of(b)) != s.object() {
+		return false
+	}
+	if l.choices == 0 {
+		return true
+	}
+	if !l.indexed || !isNull(l.usage, b) || !s.finishClean(b) {
+		return false
+	}
+	if !s.chat {
+		return l.texted
+	}
+	return l.delta && s.roleClean(b) && s.toolsClean(b)
+}
+
+func (s *state) finishClean(b []byte) bool {
+	v := s.look.finish
+	if v.Empty() || b[v.Start] == 'n' {
+		return true
+	}
+	return s.stop(b) == string(v.Of(b)[1:v.End-v.Start-1])
+}
+
+// roleClean: the role stands in the first payload of a choice and in no other,
+// for some clients glue repeated strings together.
+func (s *state) roleClean(b []byte) bool {
+	if bit(&s.begun, s.look.index) {
+		return !isSet(s.look.role, b)
+	}
+	return string(s.look.role.Of(b)) == `"assistant"`
+}
+
+func (s *state) toolsClean(b []byte) bool {
+	for _, t := range s.look.tools {
+		if !t.indexed || (isSet(t.id, b) || isSet(t.name, b)) && s.seenTool(t.index) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *state) seenTool(index int) bool {
+	for _, t := range s.tools {
+		if t.choice == s.look.index && t.index == index {
+			return true
+		}
+	}
+	return false
+}
+
+// stop returns the finish reason in OpenAI's words; "" when the choice runs on.
+func (s *state) stop(b []byte) string {
+	v := s.look.finish
+	if !isSet(v, b) {
+		return ""
+	}
+	switch word := string(b[v.Start+1 : v.End-1]); word {
+	case "eos_token", "stop_sequence", "eos":
+		return "stop"
+	default:
+		return word
+	}
+}
+
+// note remembers what a payload did, after it was judged.
+func (s *state) note(b []byte, stop string) {
+	l := &s.look
+	if l.choices == 0 {
+		return
+	}
+	if !bit(&s.begun, l.index) {
+		put(&s.begun, l.index)
+		s.nbegun++
+	}
+	if stop != "" {
+		put(&s.ended, l.index)
+	}
+	for _, t := range l.tools {
+		if !s.seenTool(t.index) {
+			s.tools = append(s.tools, toolSeen{l.index, t.index})
+		}
+	}
+}
+
+// complete reports whether every choice that began has ended, and one did.
+func (s *state) complete() bool {
+	return s.nbegun > 0 && s.begun == s.ended
+}

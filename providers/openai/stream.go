@@ -1,0 +1,225 @@
+package openai
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"sluice/providers"
+	"sluice/streaming"
+	"sluice/streaming/jsonscan"
+)
+
+// maxMalformed is how many broken payloads in a row end an answer.
+const maxMalformed = 3
+
+// reader turns the frames of one streamed answer into batches.
+type reader struct {
+	*state
+	target   string
+	model    string
+	progress *streaming.Progress
+	batch    []streaming.Event
+}
+
+// relayEvents reads a chat or completions stream and reports whether it came to
+// its true end.
+func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
+	frames := streaming.NewFrames(body, p.opt.MaxEvent)
+	defer frames.Close()
+	r := &reader{state: newState(req), target: p.opt.Name, model: req.Model, progress: prog}
+	for !r.done {
+		got, err := frames.Next()
+		if err != nil {
+			if end := r.end(err); end != nil {
+				yield(nil, end)
+				return false
+			}
+			return true
+		}
+		batch, fault := r.read(got)
+		if (len(batch) > 0 || fault == nil) && !yield(batch, nil) {
+			return false
+		}
+		if fault != nil {
+			yield(nil, fault)
+			return false
+		}
+	}
+	return true
+}
+
+// read turns frames into a batch; the error stands behind the events before it.
+func (r *reader) read(frames []streaming.Frame) ([]streaming.Event, error) {
+	r.batch = r.batch[:0]
+	for i := range frames {
+		f := &frames[i]
+		if string(f.Data) == "[DONE]" {
+			return r.batch, r.finish()
+		}
+		if err := r.payload(f); err != nil {
+			return r.batch, err
+		}
+	}
+	return r.batch, nil
+}
+
+func (r *reader) payload(f *streaming.Frame) error {
+	if !r.look.scan(f.Data) {
+		r.progress.AddMalformed()
+		if r.malformed++; r.malformed >= maxMalformed {
+			return r.fail(providers.Protocol, "the upstream sent %d malformed events in a row", r.malformed)
+		}
+		return nil
+	}
+	r.malformed = 0
+	if !isNull(r.look.fault, f.Data) || string(f.Name) == "error" {
+		return inStreamError(r.target, f.Data)
+	}
+	if !r.look.listed && isNull(r.look.usage, f.Data) {
+		r.progress.AddRepaired() // not a chunk at all; some servers slip in events of their own
+		return nil
+	}
+	if r.look.choices > 1 {
+		for _, one := range split(f.Data, r.look.choices) {
+			r.look.scan(one)
+			if err := r.chunk(one); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return r.chunk(f.Data)
+}
+
+// chunk makes the events of one payload with at most one choice.
+func (r *reader) chunk(b []byte) error {
+	if !r.known {
+		r.batch = append(r.batch, streaming.Event{Kind: streaming.Meta, Meta: r.identify(b, r.model)})
+	}
+	l := &r.look
+	stop := r.stop(b)
+	if stop == "abort" || stop == "error" {
+		return r.fail(providers.UpstreamFailed, "the upstream ended the answer with finish_reason %q", stop)
+	}
+	raw := b
+	if !r.clean(b) {
+		raw = r.mend(nil, b)
+		r.progress.AddRepaired()
+	}
+	r.note(b, stop)
+	ev := streaming.Event{Kind: l.kind, Index: l.index, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
+	if ev.Kind == streaming.Lifecycle && stop != "" {
+		ev.Kind = streaming.Stop
+	}
+	if u := parseUsage(l.usage.Of(b)); u != nil {
+		r.usage = u
+		if l.choices == 0 {
+			ev.Kind, ev.Usage = streaming.Usage, u
+		} else {
+			r.batch = append(r.batch, ev)
+			ev = streaming.Event{Kind: streaming.Usage, Usage: u}
+		}
+	} else if l.choices == 0 && !isNull(l.usage, b) {
+		return nil
+	}
+	r.batch = append(r.batch, ev)
+	return nil
+}
+
+// finish judges [DONE].
+func (r *reader) finish() error {
+	if !r.complete() {
+		return r.fail(providers.Truncated, "the upstream sent [DONE] before the answer was finished")
+	}
+	r.done = true
+	return nil
+}
+
+// end judges the end of the body; nil is a true end.
+func (r *reader) end(err error) error {
+	if large := new(streaming.FrameTooLargeError); errors.As(err, &large) {
+		return &providers.Error{Kind: providers.EventTooLarge, Target: r.target, Message: large.Error()}
+	}
+	if errors.Is(err, io.EOF) && r.complete() {
+		return nil
+	}
+	e := r.fail(providers.Truncated, "the upstream ended the stream before the answer was finished")
+	if !errors.Is(err, io.EOF) {
+		e.Message = "the connection to the upstream broke before the answer was finished"
+		e.Err = err
+	}
+	return e
+}
+
+func (r *reader) fail(kind providers.ErrorKind, format string, args ...any) *providers.Error {
+	return &providers.Error{Kind: kind, Target: r.target, Message: fmt.Sprintf(format, args...)}
+}
+
+// parseUsage reads a usage object; all zero and null count as none.
+func parseUsage(b []byte) *streaming.UsageData {
+	if len(b) == 0 || b[0] != '{' {
+		return nil
+	}
+	u := &streaming.UsageData{}
+	c := jsonscan.Cursor{B: b}
+	for c.Object(); c.Key(); {
+		switch string(c.Name) {
+		case "prompt_tokens", "input_tokens":
+			u.Prompt = number(&c)
+		case "completion_tokens", "output_tokens":
+			u.Completion = number(&c)
+		case "total_tokens":
+			u.Total = number(&c)
+		case "prompt_tokens_details", "input_tokens_details":
+			u.Cached = detail(&c, "cached_tokens")
+		case "completion_tokens_details", "output_tokens_details":
+			u.Reasoning = detail(&c, "reasoning_tokens")
+		default:
+			c.Skip()
+		}
+	}
+	if c.Bad || u.Prompt == 0 && u.Completion == 0 && u.Total == 0 {
+		return nil
+	}
+	if u.Total == 0 {
+		u.Total = u.Prompt + u.Completion
+	}
+	u.Raw = bytes.Clone(b)
+	return u
+}
+
+func number(c *jsonscan.Cursor) (n int64) {
+	for _, ch := range c.Skip().Of(c.B) {
+		if ch < '0' || ch > '9' || n > 1<<50 {
+			return max(n, 0)
+		}
+		n = 10*n + int64(ch-'0')
+	}
+	return n
+}
+
+func detail(c *jsonscan.Cursor, name string) (n int64) {
+	if c.Peek() != '{' {
+		c.Skip()
+		return 0
+	}
+	for c.Object(); c.Key(); {
+		if string(c.Name) == name {
+			n = number(c)
+		} else {
+			c.Skip()
+		}
+	}
+	return n
+}
+
+// cause prefers why a context ended over what that did to a connection.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -1,0 +1,179 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+
+	openaitypes "github.com/sashabaranov/go-openai"
+
+	"sluice/providers"
+	"sluice/streaming"
+	"sluice/streaming/jsonscan"
+)
+
+// relayWhole reads an answer that is one JSON body. A caller who asked for a
+// stream gets its content as events.
+func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body io.Reader, yield yielder) bool {
+	text, err := io.ReadAll(io.LimitReader(body, int64(p.opt.MaxAnswer)+1))
+	switch {
+	case err != nil:
+		yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.opt.Name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
+		return false
+	case len(text) > p.opt.MaxAnswer:
+		yield(nil, &providers.Error{Kind: providers.EventTooLarge, Target: p.opt.Name, Message: fmt.Sprintf("the upstream's answer is longer than the limit of %d bytes", p.opt.MaxAnswer)})
+		return false
+	}
+	if err := p.checkWhole(resp, text); err != nil {
+		yield(nil, err)
+		return true
+	}
+	if req.Stream && req.Op != providers.Responses {
+		events, err := p.eventsOf(req, text)
+		if err != nil {
+			yield(nil, err)
+			return true
+		}
+		yield(events, nil)
+		return true
+	}
+	yield([]streaming.Event{p.wholeEvent(req, text)}, nil)
+	return true
+}
+
+// checkWhole finds the failures that come with status 200.
+func (p *Provider) checkWhole(resp *http.Response, text []byte) error {
+	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
+	var fault jsonscan.Span
+	for c.Object(); c.Key(); {
+		if string(c.Name) == "error" {
+			fault = c.Skip()
+		} else {
+			c.Skip()
+		}
+	}
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return p.protocolError("an empty body")
+	case isType(resp, "text/html") || bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")):
+		return p.protocolError("an HTML page instead of JSON")
+	case isType(resp, "text/event-stream"):
+		return p.protocolError("a stream although none was asked for")
+	case !c.End():
+		return p.protocolError("something that is not a JSON object")
+	case !isNull(fault, text):
+		return inStreamError(p.opt.Name, text)
+	}
+	return nil
+}
+
+func (p *Provider) wholeEvent(req *providers.Request, text []byte) streaming.Event {
+	ev := streaming.Event{Kind: streaming.Whole, Raw: text, Dialect: streaming.Opaque}
+	var model jsonscan.Span
+	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
+	for c.Object(); c.Key(); {
+		switch string(c.Name) {
+		case "usage":
+			ev.Usage = parseUsage(c.Skip().Of(text))
+		case "model":
+			model = c.Skip()
+		default:
+			c.Skip()
+		}
+	}
+	if req.PresentAs != "" && !model.Empty() {
+		ev.Raw = slices.Concat(text[:model.Start], jsonscan.AppendQuote(nil, req.PresentAs), text[model.End:])
+	}
+	return ev
+}
+
+// eventsOf serves a stream from an upstream that ignored the wish for one.
+func (p *Provider) eventsOf(req *providers.Request, text []byte) ([]streaming.Event, error) {
+	if req.Op == providers.Completions {
+		var a openaitypes.CompletionResponse
+		if err := json.Unmarshal(text, &a); err != nil || len(a.Choices) == 0 {
+			return nil, p.protocolError("JSON that is no completion")
+		}
+		events := head(a.ID, a.Created, a.Model, req.PresentAs)
+		for _, c := range a.Choices {
+			events = append(events, streaming.Event{Kind: streaming.Text, Index: c.Index, Text: c.Text},
+				streaming.Event{Kind: streaming.Stop, Index: c.Index, Stop: orStop(c.FinishReason)})
+		}
+		return appendUsage(events, text), nil
+	}
+	var a openaitypes.ChatCompletionResponse
+	if err := json.Unmarshal(text, &a); err != nil || len(a.Choices) == 0 {
+		return nil, p.protocolError("JSON that is no chat completion")
+	}
+	events := head(a.ID, a.Created, a.Model, req.PresentAs)
+	for _, c := range a.Choices {
+		events = append(events, messageEvents(&c)...)
+	}
+	return appendUsage(events, text), nil
+}
+
+func head(id string, created int64, model, presentAs string) []streaming.Event {
+	if presentAs != "" {
+		model = presentAs
+	}
+	return []streaming.Event{{Kind: streaming.Meta, Meta: &streaming.MetaData{ID: id, Created: created, Model: model}}}
+}
+
+func messageEvents(c *openaitypes.ChatCompletionChoice) []streaming.Event {
+	var events []streaming.Event
+	m := &c.Message
+	if m.ReasoningContent != "" {
+		events = append(events, streaming.Event{Kind: streaming.Reasoning, Index: c.Index, Text: m.ReasoningContent})
+	}
+	if m.Content != "" {
+		events = append(events, streaming.Event{Kind: streaming.Text, Index: c.Index, Text: m.Content})
+	}
+	for i, t := range m.ToolCalls {
+		events = append(events, streaming.Event{Kind: streaming.ToolCall, Index: c.Index,
+			Tool: &streaming.ToolDelta{Index: i, ID: t.ID, Name: t.Function.Name, Args: t.Function.Arguments}})
+	}
+	return append(events, streaming.Event{Kind: streaming.Stop, Index: c.Index, Stop: orStop(string(c.FinishReason))})
+}
+
+func orStop(reason string) string {
+	if reason == "" {
+		return "stop"
+	}
+	return reason
+}
+
+func appendUsage(events []streaming.Event, text []byte) []streaming.Event {
+	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
+	for c.Object(); c.Key(); {
+		if string(c.Name) != "usage" {
+			c.Skip()
+		} else if u := parseUsage(c.Skip().Of(text)); u != nil {
+			events = append(events, streaming.Event{Kind: streaming.Usage, Usage: u})
+		}
+	}
+	return events
+}
+
+// pieceSize is how much of an unread body is passed on at once.
+const pieceSize = 32 << 10
+
+// relayBytes passes a body on unread.
+func (p *Provider) relayBytes(body io.Reader, yield yielder) bool {
+	buf := make([]byte, pieceSize)
+	for {
+		n, err := body.Read(buf)
+		if n > 0 && !yield([]streaming.Event{{Kind: streaming.Bytes, Raw: buf[:n], Dialect: streaming.Opaque}}, nil) {
+			return false
+		}
+		if err == io.EOF {
+			return true
+		}
+		if err != nil {
+			yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.opt.Name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
+			return false
+		}
+	}
+}
