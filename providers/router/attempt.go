@@ -1,0 +1,132 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// attempt is one try at one target. Its timer is armed for the phase the try is in
+// and cancels the try's context with the *providers.Error that says why; events only
+// note their time.
+type attempt struct {
+	target *Target
+	limits Phases
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	phase phase
+	token time.Time // when the phase began, or of the last content
+	alive time.Time // of the last sign of life
+	timer *time.Timer
+	over  bool
+}
+
+type phase uint8
+
+const (
+	awaitHeaders phase = iota
+	awaitFirst
+	flowing
+)
+
+func newAttempt(ctx context.Context, t *Target, firstToken time.Duration) *attempt {
+	a := &attempt{target: t, limits: t.Phases}
+	a.limits.FirstToken = firstToken
+	a.ctx, a.cancel = context.WithCancelCause(ctx)
+	a.token = time.Now()
+	a.alive = a.token
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.timer = time.AfterFunc(max(a.left(a.token), 0), a.expire)
+	return a
+}
+
+func (a *attempt) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+	a.timer.Stop()
+	a.cancel(nil)
+}
+
+// never stands for a limit that is switched off.
+const never = 1000 * time.Hour
+
+func orNever(d time.Duration) time.Duration {
+	if d <= 0 {
+		return never
+	}
+	return d
+}
+
+// limit is how long the phase may last.
+func (a *attempt) limit() time.Duration {
+	switch a.phase {
+	case awaitHeaders:
+		return orNever(a.limits.Headers)
+	case awaitFirst:
+		return orNever(a.limits.FirstToken)
+	default:
+		return orNever(a.limits.Between)
+	}
+}
+
+// left is how long may still pass; not more than 0 means too late.
+func (a *attempt) left(now time.Time) time.Duration {
+	left := a.limit() - now.Sub(a.token)
+	if a.phase != awaitHeaders {
+		left = min(left, orNever(a.limits.Silence)-now.Sub(a.alive))
+	}
+	return left
+}
+
+func (a *attempt) expire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return
+	}
+	if left := a.left(time.Now()); left > 0 {
+		a.timer.Reset(left)
+		return
+	}
+	a.cancel(a.timeout())
+}
+
+func (a *attempt) timeout() error {
+	what := [...]string{"did not answer", "brought no token", "stopped in the middle of the answer"}[a.phase]
+	limit := a.limit()
+	if time.Since(a.token) < limit {
+		what, limit = "showed no sign of life", a.limits.Silence
+	}
+	return &providers.Error{Kind: providers.Timeout, Target: a.target.Name, Message: fmt.Sprintf("the upstream %s for %s", what, limit)}
+}
+
+// saw notes a batch that has just arrived; content says that it carries some.
+func (a *attempt) saw(content bool) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.alive = now
+	before := a.phase
+	switch {
+	case content:
+		a.phase, a.token = flowing, now
+	case a.phase == awaitHeaders:
+		a.phase, a.token = awaitFirst, now
+	}
+	if a.phase != before {
+		a.timer.Reset(max(a.left(now), 0))
+	}
+}
+
+// stream runs the try.
+func (a *attempt) stream(req *providers.Request, p *streaming.Progress) streaming.Stream {
+	return a.target.Provider.Stream(a.ctx, req, p)
+}

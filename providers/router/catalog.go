@@ -1,0 +1,251 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/providers"
+)
+
+// Upstream is one server as the catalog sees it.
+type Upstream struct {
+	Name   string
+	Target func(model string) providers.Provider
+	Lister providers.Lister // nil: it is not asked
+	Models []string         // declared names and globs (path.Match)
+	Phases Phases
+	Local  bool
+}
+
+// Catalog knows which models there are: declared pools first, then what the
+// upstreams declare, then what they list. It is safe for concurrent use.
+type Catalog struct {
+	pools     []*Pool
+	upstreams []*listed
+
+	resolved sync.Map // model -> resolution, for what upstreams declare and list
+
+	mu      sync.Mutex
+	dynamic map[string]*Pool
+	refresh time.Duration
+}
+
+// resolution is an answer of Resolve that holds for a while.
+type resolution struct {
+	pool  *Pool
+	until time.Time
+}
+
+// NewCatalog returns a catalog. An upstream's list is asked for again when it is
+// older than refresh, and never waited for longer than timeout.
+func NewCatalog(pools []*Pool, upstreams []Upstream, timeout, refresh time.Duration) *Catalog {
+	c := &Catalog{pools: pools, dynamic: map[string]*Pool{}, refresh: refresh}
+	for _, u := range upstreams {
+		c.upstreams = append(c.upstreams, &listed{Upstream: u, timeout: timeout, refresh: refresh})
+	}
+	return c
+}
+
+// Resolve implements Resolver.
+func (c *Catalog) Resolve(ctx context.Context, model string) (*Pool, error) {
+	for _, p := range c.pools {
+		if p.Model == model {
+			return p, nil
+		}
+	}
+	now := time.Now()
+	if r, ok := c.resolved.Load(model); ok && now.Before(r.(resolution).until) {
+		return r.(resolution).pool, nil
+	}
+	serving := c.serving(ctx, model)
+	if len(serving) == 0 {
+		c.resolved.Delete(model)
+		return nil, c.unknown(ctx, model)
+	}
+	p := c.pool(model, serving)
+	c.resolved.Store(model, resolution{p, now.Add(c.refresh)})
+	return p, nil
+}
+
+// serving finds the upstreams that declare a model, else those that list it.
+func (c *Catalog) serving(ctx context.Context, model string) []*listed {
+	var out []*listed
+	for _, u := range c.upstreams {
+		if u.declares(model) {
+			out = append(out, u)
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for i, models := range c.lists(ctx) {
+		if len(c.upstreams[i].Models) == 0 && slices.ContainsFunc(models, func(m providers.Model) bool { return m.ID == model }) {
+			out = append(out, c.upstreams[i])
+		}
+	}
+	return out
+}
+
+// pool returns the one pool for a model and the upstreams that serve it now.
+func (c *Catalog) pool(model string, serving []*listed) *Pool {
+	key := model
+	for _, u := range serving {
+		key += "\x00" + u.Name
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.dynamic[key]; p != nil {
+		return p
+	}
+	if len(c.dynamic) >= maxDynamic {
+		clear(c.dynamic)
+		c.resolved.Clear()
+	}
+	p := &Pool{Model: model}
+	for _, u := range serving {
+		p.Targets = append(p.Targets, &Target{
+			Name: u.Name + "/" + model, Provider: u.Target(model), Phases: u.Phases, Local: u.Local, Weight: 1})
+	}
+	c.dynamic[key] = p
+	return p
+}
+
+// maxDynamic bounds the pools made for models that globs let through.
+const maxDynamic = 4096
+
+// lists asks all upstreams side by side.
+func (c *Catalog) lists(ctx context.Context) [][]providers.Model {
+	out := make([][]providers.Model, len(c.upstreams))
+	var wg sync.WaitGroup
+	for i, u := range c.upstreams {
+		if u.Lister == nil {
+			continue
+		}
+		wg.Go(func() { out[i] = u.list(ctx) })
+	}
+	wg.Wait()
+	return out
+}
+
+// Models is the union over pools, declared names and lists, each name once, in order.
+func (c *Catalog) Models(ctx context.Context) []providers.Model {
+	var out []providers.Model
+	seen := map[string]bool{}
+	add := func(m providers.Model) {
+		if !seen[m.ID] {
+			seen[m.ID] = true
+			out = append(out, m)
+		}
+	}
+	for _, p := range c.pools {
+		add(providers.Model{ID: p.Model, OwnedBy: "sluice"})
+	}
+	lists := c.lists(ctx)
+	for i, u := range c.upstreams {
+		for _, name := range u.Models {
+			if !isGlob(name) {
+				add(providers.Model{ID: name, OwnedBy: u.Name})
+			}
+		}
+		for _, m := range lists[i] {
+			if len(u.Models) == 0 || u.declares(m.ID) {
+				add(m)
+			}
+		}
+	}
+	return out
+}
+
+func isGlob(name string) bool { return strings.ContainsAny(name, "*?[") }
+
+// Total picks the limit for a whole answer: local servers get the longer one.
+func (c *Catalog) Total(ctx context.Context, model string, hosted, local time.Duration) time.Duration {
+	if p, err := c.Resolve(ctx, model); err == nil && p.Local() {
+		return local
+	}
+	return hosted
+}
+
+// unknown tells which models come near, or that an upstream could not be asked.
+func (c *Catalog) unknown(ctx context.Context, model string) error {
+	for _, u := range c.upstreams {
+		if err := u.failure(); err != nil {
+			return &providers.Error{Kind: providers.Unreachable, Target: u.Name, Param: "model", Err: err,
+				Message: fmt.Sprintf("The model %q is not known, and the upstream %q could not be asked for its models", model, u.Name)}
+		}
+	}
+	msg := fmt.Sprintf("The model %q does not exist.", model)
+	if near := nearest(model, c.Models(ctx)); len(near) > 0 {
+		msg += " Did you mean " + strings.Join(near, ", ") + "?"
+	}
+	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: msg + " GET /v1/models lists the models that can be used."}
+}
+
+// listed is an upstream with the newest list it gave.
+type listed struct {
+	Upstream
+	timeout, refresh time.Duration
+
+	mu     sync.Mutex
+	models []providers.Model
+	at     time.Time // of the last good list
+	err    error     // of the last try
+	asking chan struct{}
+}
+
+func (u *listed) declares(model string) bool {
+	for _, pattern := range u.Models {
+		if ok, err := path.Match(pattern, model); pattern == model || err == nil && ok || pattern == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *listed) failure() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.at.IsZero() && u.Lister != nil {
+		return u.err
+	}
+	return nil
+}
+
+// list returns the newest list. Only an upstream that never gave one is waited for.
+func (u *listed) list(ctx context.Context) []providers.Model {
+	u.mu.Lock()
+	fresh := time.Since(u.at) < u.refresh && !u.at.IsZero()
+	if !fresh && u.asking == nil {
+		u.asking = make(chan struct{})
+		go u.ask(context.WithoutCancel(ctx), u.asking)
+	}
+	asking, known := u.asking, !u.at.IsZero()
+	u.mu.Unlock()
+	if !known && asking != nil {
+		select {
+		case <-asking:
+		case <-ctx.Done():
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.models
+}
+
+func (u *listed) ask(ctx context.Context, done chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, u.timeout)
+	defer cancel()
+	models, err := u.Lister.Models(ctx)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.err = err; err == nil {
+		u.models, u.at = models, time.Now()
+	}
+	u.asking = nil
+	close(done)
+}

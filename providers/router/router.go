@@ -1,0 +1,244 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// Options bound what the router does for one answer.
+type Options struct {
+	Tries          int           // attempts in all
+	BackoffMin     time.Duration // first pause is drawn from 0 to this
+	BackoffMax     time.Duration // later ones from 0 to at most this
+	RetryAfterMax  time.Duration // a longer wish of the upstream means another target and a cool-down
+	Budget         Budget
+	HoldEvents     int // events held back before content
+	HoldBytes      int
+	FirstFailover  time.Duration // to the first token while another target remains
+	FailoverPerTok time.Duration // added for each thousand prompt tokens
+}
+
+// Resolver finds the pool behind a model name; an unknown one is an *providers.Error.
+type Resolver interface {
+	Resolve(ctx context.Context, model string) (*Pool, error)
+}
+
+// Router is a Provider over pools of targets.
+type Router struct {
+	opt   Options
+	pools Resolver
+}
+
+// New returns a router.
+func New(pools Resolver, opt Options) *Router { return &Router{opt: opt, pools: pools} }
+
+// Stream implements providers.Provider: it tries targets until one brings content,
+// and from there on passes on what comes, its failure included.
+func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streaming.Progress) streaming.Stream {
+	return func(yield func([]streaming.Event, error) bool) {
+		pool, err := r.pools.Resolve(ctx, req.Model)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if pool.PresentAs != "" {
+			req = req.With(pool.PresentAs)
+		}
+		pool.budget.call(r.opt.Budget, time.Now())
+		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield, tried: map[*Target]bool{}}
+		if err := c.run(ctx); err != nil && !errors.Is(err, errStopped) {
+			yield(nil, err)
+		}
+	}
+}
+
+// errStopped says that the reader of the stream wants no more.
+var errStopped = errors.New("the reader has stopped")
+
+// chase is the way of one request through the targets of its pool.
+type chase struct {
+	*Router
+	pool     *Pool
+	req      *providers.Request
+	progress *streaming.Progress
+	yield    func([]streaming.Event, error) bool
+	tried    map[*Target]bool
+	tries    int
+	last     *Target
+	pause    time.Duration // what the last target asked for
+}
+
+func (c *chase) run(ctx context.Context) error {
+	err := backoff.Retry(func() error { return c.try(ctx) }, backoff.WithContext(c.pauses(), ctx))
+	if ctx.Err() != nil && !errors.Is(err, errStopped) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// pauses gives full jitter: the library draws from interval ± its factor, so an
+// interval of half the most and a factor of 1 draw from 0 to the most.
+func (c *chase) pauses() backoff.BackOff {
+	b := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(c.opt.BackoffMin/2), backoff.WithMaxInterval(c.opt.BackoffMax/2),
+		backoff.WithRandomizationFactor(1), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
+	return &polite{BackOff: b, least: &c.pause}
+}
+
+// polite waits at least as long as the upstream asked.
+type polite struct {
+	backoff.BackOff
+	least *time.Duration
+}
+
+func (p *polite) NextBackOff() time.Duration { return max(p.BackOff.NextBackOff(), *p.least) }
+
+// try makes one attempt; a permanent error ends the chase.
+func (c *chase) try(ctx context.Context) error {
+	t, others := c.pool.pick(c.tried, time.Now())
+	c.tried[t], c.last = true, t
+	c.tries++
+	c.progress.AddAttempt()
+	c.progress.SetTarget(t.Name)
+	h := &hold{chase: c, target: t}
+	err := h.run(ctx, c.firstToken(t, others))
+	switch {
+	case err == nil:
+		return nil
+	case h.committed || ctx.Err() != nil || errors.Is(err, errStopped) || !c.again(ctx, t, err):
+		return backoff.Permanent(err)
+	default:
+		return err
+	}
+}
+
+// firstToken is how long a target may think: less while another could be asked.
+func (c *chase) firstToken(t *Target, others int) time.Duration {
+	last := t.Phases.FirstToken
+	if others == 0 || c.tries >= c.opt.Tries {
+		return last
+	}
+	if c.pool.FailoverAfter > 0 {
+		return c.pool.FailoverAfter
+	}
+	if t.Local {
+		return last
+	}
+	const bytesPerThousandTokens = 3300
+	d := c.opt.FirstFailover + c.opt.FailoverPerTok*time.Duration(len(c.req.Body)/bytesPerThousandTokens)
+	if c.req.Reasoning {
+		d *= 4
+	}
+	return min(d, orNever(last))
+}
+
+// leastLeft is how much of the total time must remain for another try.
+const leastLeft = time.Second
+
+// again decides whether a failed try is followed by another, and how soon.
+func (c *chase) again(ctx context.Context, t *Target, err error) bool {
+	e := providers.AsError(err)
+	if e == nil || !e.Retryable() {
+		return false
+	}
+	now := time.Now()
+	c.pause = 0
+	if e.RetryAfter > c.opt.RetryAfterMax {
+		t.coolFor(e.RetryAfter, now)
+	}
+	next, _ := c.pool.pick(c.tried, now)
+	same := c.tried[next]
+	switch {
+	case c.tries >= c.opt.Tries:
+		return false
+	case same && (e.Kind == providers.UpstreamCredential || e.RetryAfter > c.opt.RetryAfterMax):
+		return false
+	case same:
+		c.pause = e.RetryAfter
+	}
+	if end, ok := ctx.Deadline(); ok && end.Sub(now) < leastLeft+c.pause {
+		return false
+	}
+	return c.pool.budget.take(c.opt.Budget, now)
+}
+
+// hold keeps what comes before the first content back, so that a failure in
+// between can still be mended by another try.
+type hold struct {
+	*chase
+	target    *Target
+	events    []streaming.Event
+	bytes     int
+	committed bool
+}
+
+func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
+	a := newAttempt(ctx, h.target, firstToken)
+	defer a.close()
+	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
+		Target: h.target.Name, Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
+	for batch, err := range a.stream(h.req, h.progress) {
+		if err != nil {
+			return h.named(err)
+		}
+		a.saw(hasContent(batch))
+		if !h.pass(batch) {
+			return errStopped
+		}
+	}
+	if !h.committed && !h.flush(nil) {
+		return errStopped
+	}
+	return nil
+}
+
+// named tells in which target an error happened.
+func (h *hold) named(err error) error {
+	if e := providers.AsError(err); e != nil {
+		e.Target = h.target.Name
+		return err
+	}
+	return fmt.Errorf("%s: %w", h.target.Name, err)
+}
+
+func hasContent(batch []streaming.Event) bool {
+	for i := range batch {
+		if batch[i].Kind.Commits() {
+			return true
+		}
+	}
+	return false
+}
+
+// pass yields a batch, or keeps it while there is no content in it.
+func (h *hold) pass(batch []streaming.Event) bool {
+	if h.committed {
+		return len(batch) == 0 || h.yield(batch, nil)
+	}
+	if hasContent(batch) {
+		return h.flush(batch)
+	}
+	for i := range batch {
+		h.bytes += len(batch[i].Raw)
+		h.events = append(h.events, batch[i].Clone())
+	}
+	if len(h.events) > h.opt.HoldEvents || h.bytes > h.opt.HoldBytes {
+		return h.flush(nil)
+	}
+	return true
+}
+
+func (h *hold) flush(batch []streaming.Event) bool {
+	h.committed = true
+	held := append(h.events, batch...)
+	h.events = nil
+	return h.yield(held, nil)
+}
