@@ -1,0 +1,68 @@
+package handlers
+
+import (
+	"context"
+	"time"
+
+	"sluice/handlers/auth"
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// call is one request on its way through answer.
+type call struct {
+	req    *providers.Request
+	who    auth.Principal
+	start  time.Time
+	remote string
+}
+
+// answer is the line that every request walks: tokens flow from the router to the
+// sink, and what they were is settled and told, however the answer ends. A panic
+// on the way ends the answer as an error of the relay.
+func (s *Server) answer(ctx context.Context, c call, out streaming.Sink) error {
+	p := streaming.NewProgress(c.start)
+	live := s.opt.Observer.begin(&c)
+	var err error
+	defer func() { live.end(p, err) }()
+	relay := s.opt.Relay
+	relay.Total = s.opt.Total(ctx, c.req.Model)
+	err = relay.Run(ctx, func(ctx context.Context) streaming.Stream {
+		return withUsage(s.opt.Provider.Stream(ctx, c.req, p), c.req, p)
+	}, out, p)
+	return err
+}
+
+// withUsage adds an estimate at the true end of a stream whose caller asked for
+// usage and whose upstream told none.
+func withUsage(src streaming.Stream, req *providers.Request, p *streaming.Progress) streaming.Stream {
+	if !req.WantsUsage || !req.Stream {
+		return src
+	}
+	return func(yield func([]streaming.Event, error) bool) {
+		for batch, err := range src {
+			if !yield(batch, err) {
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+		if r := p.Report(); !r.Reported {
+			u := estimate(req, &r)
+			yield([]streaming.Event{{Kind: streaming.Usage, Usage: &u}}, nil)
+		}
+	}
+}
+
+// estimate is what an answer cost when the upstream did not say. An answer of which
+// nothing came costs nothing.
+func estimate(req *providers.Request, r *streaming.Report) streaming.UsageData {
+	u := r.Usage
+	if !r.Reported && r.TTFT > 0 {
+		u.Prompt = req.PromptEstimate()
+		u.Total = u.Prompt + u.Completion
+		u.Estimated = true
+	}
+	return u
+}

@@ -1,0 +1,147 @@
+package handlers
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// requestIDKey is where a request's id stands in its echo.Context.
+const requestIDKey = "request_id"
+
+// identify gives every request an id, in the answer's header too.
+func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		id := newRequestID()
+		c.Set(requestIDKey, id)
+		c.Response().Header().Set("X-Request-Id", id)
+		return next(c)
+	}
+}
+
+func newRequestID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:])
+	return "req_" + hex.EncodeToString(b[:])
+}
+
+func requestID(c echo.Context) string {
+	id, _ := c.Get(requestIDKey).(string)
+	return id
+}
+
+// recover turns a panic of a handler into an answer, but lets an abort through.
+func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			switch v := recover(); {
+			case v == nil:
+			case v == http.ErrAbortHandler:
+				panic(v)
+			default:
+				err = &streaming.PanicError{Value: v, Stack: debug.Stack()}
+			}
+		}()
+		return next(c)
+	}
+}
+
+// fail is the one place where a request without an answer gets its error.
+func (s *Server) fail(err error, c echo.Context) {
+	if p := new(streaming.PanicError); errors.As(err, &p) {
+		s.opt.Log.Error("panic", slog.String("request_id", requestID(c)), slog.Any("value", p.Value), slog.String("stack", string(p.Stack)))
+	}
+	if c.Response().Committed {
+		return
+	}
+	if h := new(echo.HTTPError); errors.As(err, &h) {
+		err = routeError(h, c.Request())
+	}
+	describe(err).write(c.Response(), c.Request().Method == http.MethodHead)
+}
+
+// routeError turns what the framework says into the table's kinds.
+func routeError(h *echo.HTTPError, r *http.Request) error {
+	switch h.Code {
+	case http.StatusNotFound:
+		return &providers.Error{Kind: providers.NotFound, Message: fmt.Sprintf("Unknown request URL: %s %s. The gateway serves OpenAI's API under /v1.", r.Method, r.URL.Path)}
+	case http.StatusMethodNotAllowed:
+		return &providers.Error{Kind: providers.MethodNotAllowed, Message: fmt.Sprintf("%s is not allowed on %s.", r.Method, r.URL.Path)}
+	default:
+		return h
+	}
+}
+
+// withoutTrailingSlash serves /path/ as /path, without a redirect that SDKs would not follow.
+func withoutTrailingSlash(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		u := c.Request().URL
+		if p := u.Path; len(p) > 1 && strings.HasSuffix(p, "/") {
+			u.Path = strings.TrimRight(p, "/")
+			u.RawPath = strings.TrimRight(u.RawPath, "/")
+		}
+		return next(c)
+	}
+}
+
+// CORS says which browser pages may call.
+type CORS struct {
+	Origins []string // "*" is any; none: no page
+	MaxAge  time.Duration
+}
+
+// exposed are the answer headers that a page may read.
+const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, openai-processing-ms, " +
+	"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, " +
+	"x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
+
+// middleware answers preflights by reflecting the headers that were asked for: a
+// list of known ones would break with the next SDK release.
+func (o CORS) middleware(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		origin := c.Request().Header.Get("Origin")
+		if origin == "" {
+			return next(c)
+		}
+		h := c.Response().Header()
+		h.Add("Vary", "Origin")
+		allowed := o.allows(origin)
+		if allowed {
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Expose-Headers", exposed)
+		}
+		if c.Request().Method != http.MethodOptions || c.Request().Header.Get("Access-Control-Request-Method") == "" {
+			return next(c)
+		}
+		h.Add("Vary", "Access-Control-Request-Headers")
+		if allowed {
+			h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS")
+			if want := c.Request().Header.Get("Access-Control-Request-Headers"); want != "" {
+				h.Set("Access-Control-Allow-Headers", want)
+			}
+			h.Set("Access-Control-Max-Age", strconv.Itoa(int(o.MaxAge.Seconds())))
+		}
+		return c.NoContent(http.StatusNoContent)
+	}
+}
+
+func (o CORS) allows(origin string) bool {
+	for _, a := range o.Origins {
+		if a == "*" || strings.EqualFold(a, origin) {
+			return true
+		}
+	}
+	return false
+}

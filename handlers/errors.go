@@ -1,0 +1,159 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sluice/providers"
+	"sluice/streaming"
+	"sluice/streaming/jsonscan"
+)
+
+// end is what a client is told about one kind of end. This table is the only place
+// that maps a failure to a status.
+type end struct {
+	name   string // of the end in metrics and logs, and the code when there is no better one
+	status int
+	kind   string // OpenAI's error type
+	code   string
+	final  bool // official SDKs are told not to try again
+}
+
+const (
+	invalidRequest = "invalid_request_error"
+	serverError    = "server_error"
+)
+
+var ends = map[providers.ErrorKind]end{
+	providers.Internal:           {"internal_error", http.StatusInternalServerError, serverError, "internal_error", false},
+	providers.BadRequest:         {"bad_request", http.StatusBadRequest, invalidRequest, "", true},
+	providers.Unauthorized:       {"unauthorized", http.StatusUnauthorized, invalidRequest, "invalid_api_key", true},
+	providers.Forbidden:          {"forbidden", http.StatusForbidden, "insufficient_permissions", "forbidden", true},
+	providers.NotFound:           {"not_found", http.StatusNotFound, invalidRequest, "unknown_url", true},
+	providers.ModelNotFound:      {"model_not_found", http.StatusNotFound, invalidRequest, "model_not_found", true},
+	providers.MethodNotAllowed:   {"method_not_allowed", http.StatusMethodNotAllowed, invalidRequest, "method_not_allowed", true},
+	providers.TooLarge:           {"request_too_large", http.StatusRequestEntityTooLarge, invalidRequest, "request_too_large", true},
+	providers.UnsupportedMedia:   {"unsupported_media_type", http.StatusUnsupportedMediaType, invalidRequest, "unsupported_media_type", true},
+	providers.RateLimited:        {"rate_limited", http.StatusTooManyRequests, "rate_limit_error", "rate_limit_exceeded", false},
+	providers.Overloaded:         {"upstream_overloaded", http.StatusServiceUnavailable, "service_unavailable_error", "server_is_overloaded", false},
+	providers.Unreachable:        {"upstream_unreachable", http.StatusBadGateway, serverError, "upstream_unreachable", false},
+	providers.UpstreamFailed:     {"upstream_error", http.StatusBadGateway, serverError, "upstream_error", false},
+	providers.UpstreamCredential: {"upstream_credential", http.StatusBadGateway, serverError, "upstream_credential", true},
+	providers.Protocol:           {"upstream_protocol", http.StatusBadGateway, serverError, "upstream_protocol_error", false},
+	providers.Truncated:          {"upstream_truncated", http.StatusBadGateway, serverError, "upstream_truncated", false},
+	providers.Timeout:            {"upstream_timeout", http.StatusGatewayTimeout, serverError, "upstream_timeout", false},
+	providers.EventTooLarge:      {"upstream_event_too_large", http.StatusBadGateway, serverError, "upstream_event_too_large", true},
+	providers.Passed:             {"upstream_refused", http.StatusBadRequest, invalidRequest, "", true},
+}
+
+// statusClientGone is what the log says of a client that closed its connection; nobody reads it.
+const statusClientGone = 499
+
+var (
+	endOK         = end{name: "ok", status: http.StatusOK}
+	endClientGone = end{"client_gone", statusClientGone, serverError, "client_gone", true}
+	endSlow       = end{"client_slow", statusClientGone, serverError, "client_too_slow", true}
+	endTotal      = end{"timeout", http.StatusGatewayTimeout, serverError, "timeout", false}
+	endDraining   = end{"draining", http.StatusServiceUnavailable, "service_unavailable_error", "server_draining", false}
+)
+
+// failure is an error as a client is told of it.
+type failure struct {
+	end
+	message, param string
+	retryAfter     time.Duration
+}
+
+// describe finds an error's row in the table. Words of the upstream survive.
+func describe(err error) failure {
+	switch {
+	case err == nil:
+		return failure{end: endOK}
+	case errors.Is(err, streaming.ErrClientGone), errors.Is(err, context.Canceled):
+		return failure{end: endClientGone, message: streaming.ErrClientGone.Error()}
+	case errors.Is(err, streaming.ErrSlow):
+		return failure{end: endSlow, message: streaming.ErrSlow.Error()}
+	case errors.Is(err, streaming.ErrTotal), errors.Is(err, context.DeadlineExceeded):
+		return failure{end: endTotal, message: "The answer took longer than the total time limit."}
+	case errors.Is(err, streaming.ErrDraining):
+		return failure{end: endDraining, message: "The gateway is shutting down. Try again; another replica will answer.", retryAfter: time.Second}
+	}
+	e := providers.AsError(err)
+	if e == nil {
+		return failure{end: ends[providers.Internal], message: "The gateway met an internal fault. The request id names it in its log."}
+	}
+	return fromProvider(e)
+}
+
+func fromProvider(e *providers.Error) failure {
+	f := failure{end: ends[e.Kind], message: e.Message, param: e.Param, retryAfter: e.RetryAfter}
+	if e.Kind == providers.UpstreamCredential {
+		f.message = "The upstream refused the gateway's credential: " + e.Message
+		return f
+	}
+	if e.Kind == providers.Passed && e.Status != 0 || e.Kind == providers.UpstreamFailed && e.Status >= 500 {
+		f.status = e.Status
+	}
+	if e.Type != "" {
+		f.kind = e.Type
+	}
+	if e.Code != "" {
+		f.code = e.Code
+	}
+	if e.Kind == providers.Passed && e.Status == http.StatusRequestTimeout {
+		f.final = false
+	}
+	if f.retryAfter == 0 && f.status == http.StatusServiceUnavailable {
+		f.retryAfter = time.Second
+	}
+	return f
+}
+
+// appendError appends OpenAI's error object, all four keys present.
+func (f failure) appendError(dst []byte) []byte {
+	dst = append(dst, `{"message":`...)
+	dst = jsonscan.AppendQuote(dst, f.message)
+	dst = append(dst, `,"type":`...)
+	dst = jsonscan.AppendQuote(dst, f.kind)
+	dst = append(dst, `,"param":`...)
+	dst = appendOrNull(dst, f.param)
+	dst = append(dst, `,"code":`...)
+	dst = appendOrNull(dst, f.code)
+	return append(dst, '}')
+}
+
+func appendOrNull(dst []byte, s string) []byte {
+	if s == "" {
+		return append(dst, "null"...)
+	}
+	return jsonscan.AppendQuote(dst, s)
+}
+
+// errorObject is how encoders put an error into a stream.
+func errorObject(err error) []byte { return describe(err).appendError(nil) }
+
+// write answers a request that has not been answered yet.
+func (f failure) write(w http.ResponseWriter, head bool) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if f.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retryAfter.Seconds()))))
+		h.Set("Retry-After-Ms", strconv.FormatInt(f.retryAfter.Milliseconds(), 10))
+	}
+	if f.final {
+		h.Set("X-Should-Retry", "false")
+	}
+	body := append(f.appendError([]byte(`{"error":`)), '}', '\n')
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(f.status)
+	if !head {
+		_, _ = w.Write(body)
+	}
+}

@@ -1,0 +1,72 @@
+package handlers
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"sluice/providers"
+	"sluice/streaming/jsonscan"
+	"strconv"
+)
+
+// models lists what can be asked for.
+func (s *Server) models(c echo.Context) error {
+	if _, err := s.opt.Auth.Authenticate(c.Request().Header); err != nil {
+		return err
+	}
+	body := []byte(`{"object":"list","data":[`)
+	for i, m := range s.opt.Catalog.Models(c.Request().Context()) {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendModel(body, &m)
+	}
+	return c.JSONBlob(http.StatusOK, append(body, "]}\n"...))
+}
+
+// model answers for one id, which may hold slashes, escaped or not.
+func (s *Server) model(c echo.Context) error {
+	if _, err := s.opt.Auth.Authenticate(c.Request().Header); err != nil {
+		return err
+	}
+	path := c.Request().URL.EscapedPath()
+	id, err := url.PathUnescape(path[strings.Index(path, "/models/")+len("/models/"):])
+	if err != nil {
+		return providers.Invalid("model", "The model id in the path is not well escaped.")
+	}
+	for _, m := range s.opt.Catalog.Models(c.Request().Context()) {
+		if m.ID == id {
+			return c.JSONBlob(http.StatusOK, append(appendModel(nil, &m), '\n'))
+		}
+	}
+	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: "The model " + strconv.Quote(id) + " does not exist. GET /v1/models lists the models that can be used."}
+}
+
+// appendModel writes an entry with OpenAI's four members, whatever the upstream
+// left out, and keeps what else it said.
+func appendModel(dst []byte, m *providers.Model) []byte {
+	dst = append(dst, `{"id":`...)
+	dst = jsonscan.AppendQuote(dst, m.ID)
+	dst = append(dst, `,"object":"model","created":`...)
+	dst = strconv.AppendInt(dst, m.Created, 10)
+	dst = append(dst, `,"owned_by":`...)
+	dst = jsonscan.AppendQuote(dst, m.OwnedBy)
+	c := jsonscan.Cursor{B: m.Raw}
+	for len(m.Raw) > 0 && c.Peek() == '{' {
+		for c.Object(); c.Key(); {
+			name := string(c.Name)
+			v := c.Skip()
+			switch name {
+			case "id", "object", "created", "owned_by":
+			default:
+				dst = append(append(append(dst, `,"`...), name...), `":`...)
+				dst = append(dst, v.Of(m.Raw)...)
+			}
+		}
+		break
+	}
+	return append(dst, '}')
+}

@@ -1,0 +1,155 @@
+package handlers
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// Observer tells the outside what became of every answer: in metrics and in one
+// access line. It owns its registry; there is no global one.
+type Observer struct {
+	registry *prometheus.Registry
+	access   *AccessLog
+
+	active    *prometheus.GaugeVec
+	ends      *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	ttft      *prometheus.HistogramVec
+	perToken  *prometheus.HistogramVec
+	tokens    *prometheus.CounterVec
+	saved     prometheus.Counter
+	heartbeat prometheus.Counter
+	malformed prometheus.Counter
+	repaired  prometheus.Counter
+	retries   prometheus.Counter
+}
+
+// buckets double from the first value to the last, as the OpenTelemetry
+// conventions for generative AI advise for times in seconds.
+func buckets(first, last float64) []float64 {
+	var b []float64
+	for v := first; v <= last; v *= 2 {
+		b = append(b, v)
+	}
+	return b
+}
+
+// NewObserver returns an observer that writes access lines to log; nil writes none.
+func NewObserver(log *AccessLog) *Observer {
+	by := []string{"operation", "model"}
+	o := &Observer{
+		registry: prometheus.NewRegistry(), access: log,
+		active:    gauge("gateway_active_streams", "Answers under way.", "transport"),
+		ends:      counter("gateway_stream_outcome_total", "Answers by how they ended.", "operation", "end"),
+		duration:  histogram("gen_ai_server_request_duration_seconds", "Time from the request to the end of its answer.", buckets(0.01, 700), by...),
+		ttft:      histogram("gen_ai_server_time_to_first_token_seconds", "Time from the request to the first content.", buckets(0.001, 70), by...),
+		perToken:  histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one.", buckets(0.001, 3), by...),
+		tokens:    counter("gateway_tokens_total", "Tokens by direction; estimated where the upstream did not count.", "type", "model", "estimated"),
+		saved:     plain("gateway_tokens_saved_by_cancel_total", "Output tokens that were allowed and not generated because the client had gone."),
+		heartbeat: plain("gateway_heartbeats_total", "Signs of life sent to waiting clients."),
+		malformed: plain("gateway_upstream_malformed_events_total", "Upstream events that were skipped because they were broken."),
+		repaired:  plain("gateway_upstream_repaired_events_total", "Upstream events that were mended for strict clients."),
+		retries:   plain("gateway_retries_total", "Attempts beyond the first of an answer."),
+	}
+	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.heartbeat, o.malformed, o.repaired, o.retries,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if log != nil {
+		o.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "gateway_access_lines_dropped_total", Help: "Access lines dropped because the log could not keep up."}, log.Dropped))
+	}
+	return o
+}
+
+func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func plain(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func histogram(name, help string, b []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: b}, labels)
+}
+
+// Handler serves the metrics.
+func (o *Observer) Handler() http.Handler {
+	return promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{})
+}
+
+// live is one answer under way.
+type live struct {
+	observer *Observer
+	call     *call
+	active   prometheus.Gauge
+}
+
+func (o *Observer) begin(c *call) *live {
+	transport := "http"
+	if c.req.Stream {
+		transport = "sse"
+	}
+	l := &live{observer: o, call: c, active: o.active.WithLabelValues(transport)}
+	l.active.Inc()
+	return l
+}
+
+// end settles an answer: what flowed is counted once, however it ended.
+func (l *live) end(p *streaming.Progress, err error) {
+	l.active.Dec()
+	f := describe(err)
+	r := p.Report()
+	r.Usage = estimate(l.call.req, &r)
+	took := time.Since(l.call.start)
+	l.observer.count(l.call.req, &r, f.end, took)
+	if l.observer.access != nil {
+		l.observer.access.add(accessLine{call: *l.call, report: r, end: f.end, err: err, took: took})
+	}
+}
+
+func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, took time.Duration) {
+	op, model := req.Op.String(), modelLabel(req, r)
+	o.ends.WithLabelValues(op, e.name).Inc()
+	o.duration.WithLabelValues(op, model).Observe(took.Seconds())
+	if r.TTFT > 0 && req.Stream {
+		o.ttft.WithLabelValues(op, model).Observe(r.TTFT.Seconds())
+		if n := r.Usage.Completion; n > 1 {
+			o.perToken.WithLabelValues(op, model).Observe((r.LastToken - r.TTFT).Seconds() / float64(n-1))
+		}
+	}
+	estimated := "false"
+	if r.Usage.Estimated {
+		estimated = "true"
+	}
+	if r.Reported || r.TTFT > 0 {
+		o.tokens.WithLabelValues("input", model, estimated).Add(float64(r.Usage.Prompt))
+		o.tokens.WithLabelValues("output", model, estimated).Add(float64(r.Usage.Completion))
+	}
+	if e.name == endClientGone.name || e.name == endSlow.name {
+		o.saved.Add(float64(max(0, req.MaxTokens()-r.Usage.Completion)))
+	}
+	o.heartbeat.Add(float64(r.Heartbeats))
+	o.malformed.Add(float64(r.Malformed))
+	o.repaired.Add(float64(r.Repaired))
+	o.retries.Add(float64(max(0, r.Attempts-1)))
+}
+
+// modelLabel is the caller's name of the model once a target was found for it:
+// names that lead nowhere must not become time series.
+func modelLabel(req *providers.Request, r *streaming.Report) string {
+	if r.Target == "" {
+		return "unknown"
+	}
+	return req.Model
+}

@@ -1,0 +1,144 @@
+package handlers
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"bytes"
+
+	"github.com/labstack/echo/v4"
+
+	"sluice/handlers/dialect"
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// sink is a streaming.Sink for one HTTP response.
+type sink interface {
+	streaming.Sink
+	Started() bool
+}
+
+// relay is the handler of every route that asks an upstream: who, what, answer.
+func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		start := time.Now()
+		who, err := s.opt.Auth.Authenticate(c.Request().Header)
+		if err != nil {
+			return err
+		}
+		if !s.opt.Drain.Enter() {
+			return streaming.ErrDraining
+		}
+		defer s.opt.Drain.Leave()
+		req, err := s.parse(c, op, path)
+		if err != nil {
+			return err
+		}
+		out := s.sink(c, req)
+		err = s.answer(c.Request().Context(), call{req: req, who: who, start: start, remote: c.RealIP()}, out)
+		if !out.Started() {
+			return err
+		}
+		c.Response().Committed = true
+		if _, body := out.(*streaming.Body); body && err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+}
+
+// sink picks how the answer is written: as events, or as one body.
+func (s *Server) sink(c echo.Context, req *providers.Request) sink {
+	o := dialect.Options{ID: req.ID, Created: time.Now().Unix(), Model: req.Model, WantsUsage: req.WantsUsage, Choices: req.Choices, Error: errorObject}
+	w, major := c.Response().Writer, c.Request().ProtoMajor
+	if !req.Stream || req.Op == providers.Passthrough {
+		return streaming.NewBody(w, major, dialect.NewWhole(req.Op, o), s.opt.WriteLimit)
+	}
+	var enc streaming.Encoder
+	switch req.Op {
+	case providers.Completions:
+		enc = dialect.NewCompletions(streaming.SSEFraming, o)
+	case providers.Responses:
+		enc = dialect.NewResponses(streaming.SSEFraming, o)
+	default:
+		enc = dialect.NewChat(streaming.SSEFraming, o)
+	}
+	return streaming.NewSSE(w, major, enc, s.opt.WriteLimit)
+}
+
+// parse reads the body whole, within its bounds, before anything is dialled.
+func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers.Request, error) {
+	kind, err := bodyType(c.Request().Header.Get("Content-Type"), op)
+	if err != nil {
+		return nil, err
+	}
+	body, err := s.readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > s.opt.Body && kind == "application/json" && !hasImages(body) {
+		return nil, tooLarge(s.opt.Body)
+	}
+	req, err := providers.Parse(op, path, kind, body, s.opt.Depth)
+	if err != nil {
+		return nil, err
+	}
+	req.ID = requestID(c)
+	return req, nil
+}
+
+// bodyType checks that the route takes bodies of the type that was declared.
+func bodyType(header string, op providers.Op) (string, error) {
+	kind, _, err := mime.ParseMediaType(header)
+	switch {
+	case header == "" || kind == "application/json":
+		return "application/json", nil
+	case err == nil && kind == "multipart/form-data" && op == providers.Passthrough:
+		return header, nil
+	default:
+		return "", &providers.Error{Kind: providers.UnsupportedMedia, Message: "The Content-Type " + header + " is not supported here. Send Content-Type: application/json."}
+	}
+}
+
+func hasImages(body []byte) bool {
+	return bytes.Contains(body, []byte(`"image_url"`)) || bytes.Contains(body, []byte(`"input_image"`))
+}
+
+func tooLarge(limit int64) error {
+	return &providers.Error{Kind: providers.TooLarge, Message: "The request body is larger than the limit of " + byteCount(limit) + "."}
+}
+
+func (s *Server) readBody(c echo.Context) ([]byte, error) {
+	r := c.Request()
+	limit := max(s.opt.Body, s.opt.BodyVision)
+	if r.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	rc := http.NewResponseController(c.Response().Writer)
+	if s.opt.BodyTime > 0 {
+		_ = rc.SetReadDeadline(time.Now().Add(s.opt.BodyTime))
+		defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
+	}
+	body, err := readAll(http.MaxBytesReader(c.Response().Writer, r.Body, limit), r.ContentLength)
+	if big := new(http.MaxBytesError); errors.As(err, &big) {
+		return nil, tooLarge(limit)
+	}
+	if err != nil {
+		return nil, &providers.Error{Kind: providers.BadRequest, Message: "The request body could not be read to its end.", Err: err}
+	}
+	return body, nil
+}
+
+// readAll reads a body whose length may be known, without growing for it.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, length)
+	n, err := io.ReadFull(r, body)
+	return body[:n], err
+}

@@ -1,0 +1,101 @@
+// Package handlers knows the clients: the routes of OpenAI's API, who may use them,
+// what an answer looks like in each dialect, and what a failure is called.
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"sluice/handlers/auth"
+	"sluice/providers"
+	"sluice/streaming"
+)
+
+// Authenticator finds the caller behind the headers of a request.
+type Authenticator interface {
+	Authenticate(h http.Header) (auth.Principal, error)
+}
+
+// Catalog knows which models there are.
+type Catalog interface {
+	Models(ctx context.Context) []providers.Model
+}
+
+// Options are what the handlers need from outside.
+type Options struct {
+	Provider providers.Provider // the router
+	Catalog  Catalog
+	Auth     Authenticator
+	Relay    streaming.Relay // Total is set per request
+	// Total bounds a whole answer by its model.
+	Total      func(ctx context.Context, model string) time.Duration
+	WriteLimit time.Duration // for one write to a client
+	BodyTime   time.Duration // for a client to send its request body
+	Body       int64         // bytes of a request body
+	BodyVision int64         // bytes of a request body with images or a form
+	Depth      int           // nesting of a request's JSON
+	CORS       CORS
+	Observer   *Observer
+	Drain      *Drain
+	Log        *slog.Logger
+}
+
+// Server serves the API.
+type Server struct {
+	opt  Options
+	echo *echo.Echo
+}
+
+// New returns the API as an http.Handler.
+func New(opt Options) *Server {
+	s := &Server{opt: opt, echo: echo.New()}
+	s.echo.HideBanner = true
+	s.echo.HTTPErrorHandler = s.fail
+	s.echo.Pre(s.opt.CORS.middleware, withoutTrailingSlash)
+	s.echo.Use(s.identify, s.recover)
+	for _, prefix := range []string{"/v1", ""} {
+		s.routes(s.echo.Group(prefix))
+	}
+	get(s.echo.Group(""), "/livez", s.livez)
+	get(s.echo.Group(""), "/readyz", s.readyz)
+	return s
+}
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// passed are the routes whose bodies and answers are passed on unread.
+var passed = []string{
+	"/audio/speech", "/audio/transcriptions", "/audio/translations",
+	"/images/generations", "/images/edits", "/images/variations", "/rerank",
+}
+
+func (s *Server) routes(g *echo.Group) {
+	g.POST("/chat/completions", s.relay(providers.Chat, "/chat/completions"))
+	g.POST("/completions", s.relay(providers.Completions, "/completions"))
+	g.POST("/embeddings", s.relay(providers.Embeddings, "/embeddings"))
+	g.POST("/moderations", s.relay(providers.Moderations, "/moderations"))
+	g.POST("/responses", s.relay(providers.Responses, "/responses"))
+	for _, path := range passed {
+		g.POST(path, s.relay(providers.Passthrough, path))
+	}
+	get(g, "/models", s.models)
+	get(g, "/models/*", s.model)
+}
+
+func get(g *echo.Group, path string, h echo.HandlerFunc) {
+	g.GET(path, h)
+	g.HEAD(path, h)
+}
+
+func (s *Server) livez(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
+
+func (s *Server) readyz(c echo.Context) error {
+	if !s.opt.Drain.Ready() {
+		return c.String(http.StatusServiceUnavailable, "draining\n")
+	}
+	return c.String(http.StatusOK, "ok\n")
+}
