@@ -63,7 +63,7 @@ const (
 type Event struct {
 	Kind    Kind
 	Dialect Dialect // of Raw
-	Index   int     // choice
+	Index   int     // choice; -1 for a payload without one
 	Text    string  // Text and Reasoning, when a translation needs it
 	Stop    string  // finish reason in OpenAI's words; "" while the choice runs
 	Tool    *ToolDelta

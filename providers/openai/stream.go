@@ -111,7 +111,10 @@ func (r *reader) chunk(b []byte) error {
 	}
 	r.note(b, stop)
 	ev := streaming.Event{Kind: l.kind, Index: l.index, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
-	if ev.Kind == streaming.Lifecycle && stop != "" {
+	switch {
+	case l.choices == 0:
+		ev.Index = -1
+	case ev.Kind == streaming.Lifecycle && stop != "":
 		ev.Kind = streaming.Stop
 	}
 	if u := parseUsage(l.usage.Of(b)); u != nil {

@@ -31,7 +31,11 @@ func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body 
 		yield(nil, err)
 		return true
 	}
-	if req.Stream && req.Op != providers.Responses {
+	if req.Stream && req.Op == providers.Responses {
+		yield(nil, p.protocolError("one JSON body instead of a stream"))
+		return true
+	}
+	if req.Stream {
 		events, err := p.eventsOf(req, text)
 		if err != nil {
 			yield(nil, err)

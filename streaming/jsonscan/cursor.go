@@ -343,27 +343,45 @@ func Unquote(v []byte) (s string, ok bool) {
 	return s, true
 }
 
-// AppendQuote appends s as a JSON string.
+// AppendQuote appends s as a JSON string; bytes that are no UTF-8 become U+FFFD.
 func AppendQuote(dst []byte, s string) []byte {
-	if simple(s) {
-		dst = append(dst, '"')
-		dst = append(dst, s...)
-		return append(dst, '"')
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		ch := s[i]
+		if ch >= ' ' && ch < utf8.RuneSelf && ch != '"' && ch != '\\' {
+			i++
+			continue
+		}
+		if ch >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r != utf8.RuneError || n > 1 {
+				i += n
+				continue
+			}
+		}
+		dst = append(dst, s[from:i]...)
+		dst = appendEscape(dst, ch)
+		i++
+		from = i
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(s) != nil {
-		return append(dst, `""`...)
-	}
-	return append(dst, bytes.TrimRight(buf.Bytes(), "\n")...)
+	return append(append(dst, s[from:]...), '"')
 }
 
-func simple(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == '"' || s[i] == '\\' || s[i] >= utf8.RuneSelf {
-			return false
-		}
+func appendEscape(dst []byte, ch byte) []byte {
+	const hex = "0123456789abcdef"
+	switch {
+	case ch == '"' || ch == '\\':
+		return append(dst, '\\', ch)
+	case ch == '\n':
+		return append(dst, '\\', 'n')
+	case ch == '\t':
+		return append(dst, '\\', 't')
+	case ch == '\r':
+		return append(dst, '\\', 'r')
+	case ch >= utf8.RuneSelf:
+		return append(dst, "\uFFFD"...)
+	default:
+		return append(dst, '\\', 'u', '0', '0', hex[ch>>4], hex[ch&15])
 	}
-	return true
 }
