@@ -5,6 +5,7 @@ package handlers
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -39,6 +40,7 @@ type Options struct {
 	BodyVision int64         // bytes of a request body with images or a form
 	Depth      int           // nesting of a request's JSON
 	CORS       CORS
+	Proxies    []*net.IPNet // whose X-Forwarded-For is believed
 	Observer   *Observer
 	Drain      *Drain
 	Log        *slog.Logger
@@ -55,6 +57,7 @@ func New(opt Options) *Server {
 	s := &Server{opt: opt, echo: echo.New()}
 	s.echo.HideBanner = true
 	s.echo.HTTPErrorHandler = s.fail
+	s.echo.IPExtractor = clientAddress(opt.Proxies)
 	s.echo.Pre(s.opt.CORS.middleware, withoutTrailingSlash)
 	s.echo.Use(s.identify, s.recover)
 	for _, prefix := range []string{"/v1", ""} {
@@ -84,6 +87,18 @@ func (s *Server) routes(g *echo.Group) {
 	}
 	get(g, "/models", s.models)
 	get(g, "/models/*", s.model)
+}
+
+// clientAddress believes nobody but the given proxies about who is calling.
+func clientAddress(proxies []*net.IPNet) echo.IPExtractor {
+	if len(proxies) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range proxies {
+		trust = append(trust, echo.TrustIPRange(p))
+	}
+	return echo.ExtractIPFromXFFHeader(trust...)
 }
 
 func get(g *echo.Group, path string, h echo.HandlerFunc) {

@@ -15,15 +15,15 @@ import (
 
 // Options bound what the router does for one answer.
 type Options struct {
-	Tries          int           // attempts in all
-	BackoffMin     time.Duration // first pause is drawn from 0 to this
-	BackoffMax     time.Duration // later ones from 0 to at most this
-	RetryAfterMax  time.Duration // a longer wish of the upstream means another target and a cool-down
-	Budget         Budget
-	HoldEvents     int // events held back before content
-	HoldBytes      int
-	FirstFailover  time.Duration // to the first token while another target remains
-	FailoverPerTok time.Duration // added for each thousand prompt tokens
+	Tries         int           // attempts in all
+	BackoffMin    time.Duration // first pause is drawn from 0 to this
+	BackoffMax    time.Duration // later ones from 0 to at most this
+	RetryAfterMax time.Duration // a longer wish of the upstream means another target and a cool-down
+	Budget        Budget
+	HoldEvents    int // events held back before content
+	HoldBytes     int
+	FirstFailover time.Duration // to the first token while another target remains
+	FailoverPer1K time.Duration // added for each thousand prompt tokens
 }
 
 // Resolver finds the pool behind a model name; an unknown one is an *providers.Error.
@@ -133,7 +133,7 @@ func (c *chase) firstToken(t *Target, others int) time.Duration {
 		return last
 	}
 	const bytesPerThousandTokens = 3300
-	d := c.opt.FirstFailover + c.opt.FailoverPerTok*time.Duration(len(c.req.Body)/bytesPerThousandTokens)
+	d := c.opt.FirstFailover + c.opt.FailoverPer1K*time.Duration(len(c.req.Body)/bytesPerThousandTokens)
 	if c.req.Reasoning {
 		d *= 4
 	}

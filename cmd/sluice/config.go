@@ -1,0 +1,302 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Config is the whole configuration, one field per section of config.toml.
+// It is immutable once loaded, so any goroutine may read it.
+//
+// The tags are the documentation: `toml` is the key, `doc` the comment beside
+// it in the default file, `min`, `max` and `oneof` what is allowed, `example`
+// the TOML value shown where the default cannot be (a name, a URL), `group`
+// the keys that exclude each other. Defaults are in the setDefaults methods.
+type Config struct {
+	Server        Server        `toml:"server" doc:"Where clients and operators reach the gateway."`
+	Sizes         Sizes         `toml:"sizes" doc:"Bounds on what is held in memory for one request. Bytes, or with a unit: KiB, MiB, GiB."`
+	Timeouts      Timeouts      `toml:"timeouts" doc:"One time limit per phase of an answer; there is none over a whole HTTP exchange. Keys that end in _local are for upstreams with local = true."`
+	Heartbeat     Heartbeat     `toml:"heartbeat" doc:"Signs of life towards a client while its answer is silent."`
+	Retry         Retry         `toml:"retry" doc:"Further tries of a failed attempt. None is ever made once the client has seen content."`
+	Drain         Drain         `toml:"drain" doc:"What happens between SIGTERM and the end. Kubernetes: terminationGracePeriodSeconds = delay + timeout + 10."`
+	Log           Log           `toml:"log" doc:"What is written about the work."`
+	CORS          CORS          `toml:"cors" doc:"Browsers on other origins."`
+	Demo          Demo          `toml:"demo" doc:"The embedded demo models (demo-echo, demo-slow, demo-tools, ...): try everything without a key."`
+	ModelsListing ModelsListing `toml:"models_listing" doc:"How the upstreams are asked which models they have."`
+	Keys          []Key         `toml:"keys" doc:"Who may call. With no key at all the gateway listens on loopback only and prints one that it generates."`
+	Upstreams     []Upstream    `toml:"upstreams" doc:"The servers that hold the models."`
+	Models        []Model       `toml:"models" doc:"Public names for models: aliases, and pools over several upstreams."`
+
+	file    string            // the file that was read, "" for none
+	sources map[string]Source // by path, such as "upstreams[0].base_url"; absent means default
+}
+
+// Server is the [server] section.
+type Server struct {
+	Listen            string   `toml:"listen" doc:"Address of the API, host:port. Anything beyond loopback needs a key: see [[keys]]."`
+	AdminListen       string   `toml:"admin_listen" doc:"Address of metrics, pprof and health checks; \"\" turns it off. It asks for no key: keep it inside a trusted network."`
+	TLSCert           string   `toml:"tls_cert" doc:"Certificate chain in PEM. With tls_key set too, the API is served over TLS."`
+	TLSKey            string   `toml:"tls_key" doc:"Private key of tls_cert, in PEM."`
+	TrustedProxies    []CIDR   `toml:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed when the address of a client is told."`
+	ReadHeaderTimeout Duration `toml:"read_header_timeout" min:"1ms" doc:"Time for a client to send its request headers."`
+	IdleTimeout       Duration `toml:"idle_timeout" min:"1ms" doc:"How long an idle client connection is kept."`
+	MaxHeader         Size     `toml:"max_header" min:"1KiB" max:"16MiB" doc:"Largest request header; beyond it 431."`
+}
+
+// Sizes is the [sizes] section.
+type Sizes struct {
+	Body           Size `toml:"body" min:"1" doc:"Request body; beyond it 413 before the rest is read."`
+	BodyVision     Size `toml:"body_vision" min:"1" doc:"Request body where images are allowed."`
+	JSONDepth      int  `toml:"json_depth" min:"1" max:"10000" doc:"Nesting of a request's JSON; beyond it 400."`
+	UpstreamEvent  Size `toml:"upstream_event" min:"1KiB" doc:"One event of an upstream's stream; beyond it the answer ends with upstream_event_too_large."`
+	Preamble       Size `toml:"preamble" doc:"Bytes held back before the first content, while a retry is still possible."`
+	PreambleEvents int  `toml:"preamble_events" min:"0" doc:"Events held back before the first content."`
+	Answer         Size `toml:"answer" min:"1KiB" doc:"A whole answer that is not streamed."`
+}
+
+// Timeouts is the [timeouts] section.
+type Timeouts struct {
+	Connect                 Duration `toml:"connect" min:"1ms" doc:"Connecting to an upstream, name lookup included."`
+	TLS                     Duration `toml:"tls" min:"1ms" doc:"TLS handshake with an upstream."`
+	Headers                 Duration `toml:"headers" min:"1ms" doc:"An upstream's response headers."`
+	HeadersLocal            Duration `toml:"headers_local" min:"1ms" doc:"The same from a local upstream, which may be loading a model."`
+	FirstToken              Duration `toml:"first_token" min:"1ms" doc:"The first token, when no other target is left to try."`
+	FirstTokenLocal         Duration `toml:"first_token_local" min:"1ms" doc:"The same from a local upstream."`
+	FirstTokenFailover      Duration `toml:"first_token_failover" min:"1ms" doc:"The first token from a hosted upstream, while another target is left to try; four times that when the request asks for reasoning. A model may set its own."`
+	FirstTokenFailoverPer1K Duration `toml:"first_token_failover_per_1k" doc:"Added to it for each thousand prompt tokens."`
+	BetweenTokens           Duration `toml:"between_tokens" min:"1ms" doc:"Silence between two tokens. Comments (pings) of an upstream are no token."`
+	Silence                 Duration `toml:"silence" min:"1ms" doc:"Not one byte from an upstream, pings included."`
+	Total                   Duration `toml:"total" min:"1ms" doc:"One answer over all its attempts."`
+	TotalLocal              Duration `toml:"total_local" min:"1ms" doc:"The same from a local upstream."`
+	RequestBody             Duration `toml:"request_body" min:"1ms" doc:"A client sending its request body."`
+	Write                   Duration `toml:"write" min:"1ms" doc:"One write to a client. A client that reads slower is cut off."`
+	CommitAfter             Duration `toml:"commit_after" min:"1ms" doc:"How long the status is held back for a retry; then 200 is sent, and heartbeats."`
+}
+
+// Heartbeat is the [heartbeat] section.
+type Heartbeat struct {
+	Interval Duration `toml:"interval" min:"1ms" doc:"Silence towards the client after which a heartbeat is sent."`
+}
+
+// Retry is the [retry] section.
+type Retry struct {
+	Tries           int      `toml:"tries" min:"1" max:"10" doc:"Tries in all; 1 turns retries off."`
+	BackoffMin      Duration `toml:"backoff_min" min:"1ms" doc:"Shortest pause before a further try, with full jitter ..."`
+	BackoffMax      Duration `toml:"backoff_max" min:"1ms" doc:"... up to this longest one."`
+	RetryAfterMax   Duration `toml:"retry_after_max" doc:"Longest Retry-After of an upstream that is waited for; longer: the next target."`
+	BudgetPercent   float64  `toml:"budget_percent" min:"0" max:"100" doc:"Retries allowed as a share of calls, in percent ..."`
+	BudgetPerSecond float64  `toml:"budget_per_second" min:"0" doc:"... plus so many a second, so that a storm of failures is not doubled."`
+}
+
+// Drain is the [drain] section.
+type Drain struct {
+	Delay   Duration `toml:"delay" doc:"/readyz says 503 while everything is still served, so that the balancer looks away."`
+	Timeout Duration `toml:"timeout" doc:"Then running answers may finish for so long; what is left ends with an error event (exit code 3)."`
+}
+
+// Log is the [log] section.
+type Log struct {
+	Level       string `toml:"level" oneof:"debug,info,warn,error" doc:"Least severe message that is written."`
+	Format      string `toml:"format" oneof:"text,json" doc:"Form of a line."`
+	Access      string `toml:"access" doc:"One line per answer at its end: \"stderr\", \"off\", or the path of a file."`
+	AccessQueue int    `toml:"access_queue" min:"1" max:"1048576" doc:"Access lines waiting to be written; beyond it lines are dropped and counted."`
+}
+
+// CORS is the [cors] section.
+type CORS struct {
+	Origins []string `toml:"origins" doc:"Origins that may call, such as \"https://chat.example\"; \"*\" is any, [] is none."`
+	MaxAge  Duration `toml:"max_age" doc:"How long a browser may remember the permission."`
+}
+
+// Demo is the [demo] section.
+type Demo struct {
+	Enabled    bool     `toml:"enabled" doc:"Whether the demo models are offered."`
+	TokenDelay Duration `toml:"token_delay" doc:"Pause between two tokens of a demo model."`
+}
+
+// ModelsListing is the [models_listing] section.
+type ModelsListing struct {
+	Timeout Duration `toml:"timeout" min:"1ms" doc:"A slower upstream does not hold up the list."`
+	Refresh Duration `toml:"refresh" min:"1ms" doc:"How long an upstream's list is taken as current."`
+}
+
+// Key is one [[keys]] table: a caller and exactly one form of its key.
+type Key struct {
+	Name    string `toml:"name" example:"\"app\"" doc:"Who calls; shown in logs and metrics."`
+	Key     Secret `toml:"key" group:"key" example:"\"${APP_KEY}\"" doc:"The key that the caller sends."`
+	KeyFile string `toml:"key_file" group:"key" example:"\"secrets/app.key\"" doc:"Or a file that holds it."`
+	Hash    Secret `toml:"hash" group:"key" example:"\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"" doc:"Or the SHA-256 of it: printf %s \"$APP_KEY\" | sha256sum"`
+}
+
+// hashPrefix is the one hash that Key.Hash knows.
+const hashPrefix = "sha256:"
+
+// Digest gives the SHA-256 of the key, whichever form it was given in, for a
+// comparison in constant time. ok is false for a key that did not validate.
+func (k Key) Digest() (sum [sha256.Size]byte, ok bool) {
+	if k.Key.IsSet() {
+		return sha256.Sum256([]byte(k.Key.Reveal())), true
+	}
+	text, ok := strings.CutPrefix(k.Hash.Reveal(), hashPrefix)
+	if !ok || len(text) != hex.EncodedLen(sha256.Size) {
+		return sum, false
+	}
+	_, err := hex.Decode(sum[:], []byte(text))
+	return sum, err == nil
+}
+
+// Upstream is one [[upstreams]] table. The optional limits are nil when the
+// ones of [timeouts] hold.
+type Upstream struct {
+	Name         string            `toml:"name" example:"\"openai\"" doc:"Name in targets, logs and metrics: letters, digits, dot, dash, underscore."`
+	Kind         string            `toml:"kind" doc:"Wire protocol: \"openai\" is OpenAI and everything that speaks its API."`
+	BaseURL      string            `toml:"base_url" example:"\"https://api.openai.com/v1\"" doc:"Where its API begins, version included."`
+	APIKey       Secret            `toml:"api_key" group:"api_key" example:"\"${OPENAI_API_KEY}\"" doc:"Credential of the gateway at this upstream."`
+	APIKeyFile   string            `toml:"api_key_file" group:"api_key" example:"\"secrets/openai.key\"" doc:"Or a file that holds it."`
+	Auth         string            `toml:"auth" oneof:"bearer,api-key,none" doc:"How the key is sent, as Authorization: Bearer or in an api-key header"`
+	Organization string            `toml:"organization" doc:"Sent as OpenAI-Organization."`
+	Project      string            `toml:"project" doc:"Sent as OpenAI-Project."`
+	Headers      map[string]Secret `toml:"headers" doc:"Further request headers. Their values are treated as secrets."`
+	Query        map[string]Secret `toml:"query" doc:"Further query parameters, such as api-version. Their values are treated as secrets."`
+	Local        bool              `toml:"local" doc:"A server of your own that may load a model on demand: the _local limits hold."`
+	Models       []string          `toml:"models" doc:"Its models, by name or pattern (\"gpt-*\"); [] asks the upstream."`
+	ListModels   bool              `toml:"list_models" doc:"Whether it is asked for its models."`
+	HTTP2        bool              `toml:"http2" doc:"Whether HTTP/2 is spoken where the upstream offers it."`
+	MaxConns     int               `toml:"max_conns" min:"0" doc:"Connections at once; 0 is no bound."`
+	IdleConns    int               `toml:"idle_conns" min:"0" doc:"Idle connections kept for reuse."`
+	IdleTimeout  Duration          `toml:"idle_timeout" min:"1ms" doc:"How long an idle connection is kept."`
+	ConnLifetime Duration          `toml:"conn_lifetime" doc:"Age at which a connection is replaced once it is idle; \"0s\" is no bound."`
+	Proxy        ProxyURL          `toml:"proxy" doc:"Proxy towards it; \"\" is none. HTTP_PROXY and its like are not heeded."`
+
+	HeadersTimeout       *Duration `toml:"headers_timeout" min:"1ms" example:"\"30s\"" doc:"Instead of timeouts.headers."`
+	FirstTokenTimeout    *Duration `toml:"first_token_timeout" min:"1ms" example:"\"2m\"" doc:"Instead of timeouts.first_token."`
+	BetweenTokensTimeout *Duration `toml:"between_tokens_timeout" min:"1ms" example:"\"1m\"" doc:"Instead of timeouts.between_tokens."`
+}
+
+// Model is one [[models]] table: a public name over a pool of targets.
+type Model struct {
+	Name               string    `toml:"name" example:"\"assistant\"" doc:"The name that callers use."`
+	PresentAs          string    `toml:"present_as" doc:"Model name shown in answers; \"\" leaves the upstream's own."`
+	FirstTokenFailover *Duration `toml:"first_token_failover" example:"\"30s\"" doc:"Wait for the first token while another target is left. Unset: 30s and 1s per 1,000 prompt tokens, four times that for reasoning; off for local upstreams."`
+	Targets            []Target  `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets. The upstream \"demo\" is the embedded one."`
+}
+
+// Target is one element of a model's targets.
+type Target struct {
+	Upstream string `toml:"upstream"`
+	Model    string `toml:"model"`
+	Weight   int    `toml:"weight" min:"0" max:"1000000"`
+}
+
+// demoUpstream is the name by which targets reach the embedded models.
+const demoUpstream = "demo"
+
+// defaulter fills a section or one element of an array of tables before what
+// the user wrote is put over it.
+type defaulter interface{ setDefaults() }
+
+// defaultConfig gives every key at its default.
+func defaultConfig() *Config {
+	c := &Config{}
+	for _, d := range []defaulter{
+		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Drain,
+		&c.Log, &c.CORS, &c.Demo, &c.ModelsListing,
+	} {
+		d.setDefaults()
+	}
+	return c
+}
+
+const (
+	ms     = Duration(time.Millisecond)
+	second = Duration(time.Second)
+	minute = Duration(time.Minute)
+	kib    = Size(1 << 10)
+	mib    = Size(1 << 20)
+)
+
+func (s *Server) setDefaults() {
+	*s = Server{
+		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
+		ReadHeaderTimeout: 10 * second, IdleTimeout: 2 * minute, MaxHeader: 32 * kib,
+	}
+}
+
+func (s *Sizes) setDefaults() {
+	*s = Sizes{
+		Body: 10 * mib, BodyVision: 25 * mib, JSONDepth: 64, UpstreamEvent: 16 * mib,
+		Preamble: 256 * kib, PreambleEvents: 64, Answer: 64 * mib,
+	}
+}
+
+func (t *Timeouts) setDefaults() {
+	*t = Timeouts{
+		Connect: 2 * second, TLS: 3 * second,
+		Headers: 30 * second, HeadersLocal: 10 * minute,
+		FirstToken: 2 * minute, FirstTokenLocal: 10 * minute,
+		FirstTokenFailover: 30 * second, FirstTokenFailoverPer1K: second,
+		BetweenTokens: minute, Silence: 5 * minute,
+		Total: 10 * minute, TotalLocal: 30 * minute,
+		RequestBody: minute, Write: 10 * second, CommitAfter: 10 * second,
+	}
+}
+
+func (h *Heartbeat) setDefaults() { h.Interval = 15 * second }
+
+func (r *Retry) setDefaults() {
+	*r = Retry{
+		Tries: 3, BackoffMin: 50 * ms, BackoffMax: second, RetryAfterMax: 5 * second,
+		BudgetPercent: 10, BudgetPerSecond: 3,
+	}
+}
+
+func (d *Drain) setDefaults() { *d = Drain{Delay: 5 * second, Timeout: 2 * minute} }
+
+func (l *Log) setDefaults() {
+	*l = Log{Level: "info", Format: "text", Access: "stderr", AccessQueue: 8192}
+}
+
+func (c *CORS) setDefaults() { *c = CORS{Origins: []string{"*"}, MaxAge: 24 * 60 * minute} }
+
+func (d *Demo) setDefaults() { *d = Demo{Enabled: true, TokenDelay: 30 * ms} }
+
+func (m *ModelsListing) setDefaults() {
+	*m = ModelsListing{Timeout: 3 * second, Refresh: 30 * second}
+}
+
+func (u *Upstream) setDefaults() {
+	*u = Upstream{
+		Kind: "openai", Auth: "bearer", ListModels: true, HTTP2: true,
+		IdleConns: 256, IdleTimeout: 90 * second,
+	}
+}
+
+func (t *Target) setDefaults() { t.Weight = 1 }
+
+// File is the path of the file that was read, "" when the defaults stand alone.
+func (c *Config) File() string { return c.file }
+
+// Source tells where the value at a path such as "server.listen" or
+// "upstreams[0].base_url" comes from.
+func (c *Config) Source(path string) Source { return c.sources[path] }
+
+// ListensBeyondLoopback tells whether another machine can reach the API.
+func (c *Config) ListensBeyondLoopback() bool { return !isLoopback(c.Server.Listen) }
+
+// isLoopback tells whether a host:port is reachable from this machine only. A
+// name other than localhost counts as reachable from elsewhere.
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"sluice/handlers"
+)
+
+// gateway is one running server.
+type gateway struct {
+	cfg    *Config
+	log    *slog.Logger
+	access *handlers.AccessLog
+	drain  *handlers.Drain
+	api    *http.Server
+	admin  *http.Server
+	failed chan error
+}
+
+// serve runs the gateway until ctx ends, then drains it.
+func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer) int {
+	again := make(chan os.Signal, 2)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
+	log := newLogger(cfg, stderr)
+	for _, w := range opts.Warnings {
+		log.Warn(w)
+	}
+	access, closeAccess, err := openAccess(cfg, stderr)
+	if err != nil {
+		log.Error("cannot open the access log", slog.String("key", "log.access"), slog.Any("error", err))
+		return exitFailure
+	}
+	defer closeAccess()
+	g := &gateway{cfg: cfg, log: log, access: access, drain: handlers.NewDrain(), failed: make(chan error, 2)}
+	if err := g.start(opts); err != nil {
+		log.Error("cannot start", slog.Any("error", err))
+		return exitFailure
+	}
+	select {
+	case err := <-g.failed:
+		log.Error("a listener failed", slog.Any("error", err))
+		return exitFailure
+	case <-ctx.Done():
+	}
+	first(again) // the signal that ended ctx
+	return g.stop(again)
+}
+
+func first(signals <-chan os.Signal) {
+	select {
+	case <-signals:
+	default:
+	}
+}
+
+// start binds both listeners before it serves either.
+func (g *gateway) start(opts serveOptions) error {
+	keys, generated := newKeys(g.cfg)
+	observer := handlers.NewObserver(g.access)
+	s := &g.cfg.Server
+	g.api = &http.Server{
+		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, g.log),
+		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
+		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	ln, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return fmt.Errorf("server.listen: %w", err)
+	}
+	if s.AdminListen != "" {
+		admin, err := net.Listen("tcp", s.AdminListen)
+		if err != nil {
+			_ = ln.Close()
+			return fmt.Errorf("server.admin_listen: %w", err)
+		}
+		g.admin = &http.Server{Handler: handlers.Admin(observer, g.drain), ReadHeaderTimeout: s.ReadHeaderTimeout.Std()}
+		g.run(g.admin, admin, "", "")
+		g.log.Info("admin", slog.String("url", "http://"+admin.Addr().String()))
+	}
+	g.run(g.api, ln, s.TLSCert, s.TLSKey)
+	scheme := "http"
+	if s.TLSCert != "" {
+		scheme = "https"
+	}
+	g.log.Info("listening", slog.String("url", scheme+"://"+ln.Addr().String()+"/v1"), slog.String("version", opts.Version))
+	if generated != "" {
+		g.log.Info("no [[keys]] are configured: this key was made up and holds until the gateway stops", slog.String("key", generated))
+	}
+	return nil
+}
+
+func (g *gateway) run(srv *http.Server, ln net.Listener, cert, key string) {
+	go func() {
+		var err error
+		if cert != "" {
+			err = srv.ServeTLS(ln, cert, key)
+		} else {
+			err = srv.Serve(ln)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			g.failed <- err
+		}
+	}()
+}
+
+// settleTime is how long answers that were cut may take to write their error and settle.
+const settleTime = 5 * time.Second
+
+// stop drains: lame, refusing, cut. A further signal skips to the cut.
+func (g *gateway) stop(again <-chan os.Signal) int {
+	d := g.cfg.Drain
+	g.log.Info("draining", slog.Int("running", g.drain.Running()), slog.Duration("delay", d.Delay.Std()), slog.Duration("timeout", d.Timeout.Std()))
+	g.drain.Lame()
+	now := false
+	select {
+	case <-time.After(d.Delay.Std()):
+	case <-again:
+		now = true
+	}
+	idle := g.drain.Refuse()
+	code := exitOK
+	if now || !waitIdle(idle, d.Timeout.Std(), again) {
+		if n := g.drain.Running(); n > 0 {
+			g.log.Warn("cutting what still runs", slog.Int("running", n))
+			code = exitDrained
+		}
+		g.drain.Cut()
+		waitIdle(idle, settleTime, nil)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	for _, srv := range []*http.Server{g.api, g.admin} {
+		if srv != nil && srv.Shutdown(ctx) != nil {
+			_ = srv.Close()
+		}
+	}
+	g.log.Info("stopped", slog.Int("exit", code))
+	return code
+}
+
+func waitIdle(idle <-chan struct{}, limit time.Duration, again <-chan os.Signal) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-idle:
+		return true
+	case <-timer.C:
+	case <-again:
+	}
+	return false
+}
+
+func newLogger(cfg *Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Log.Level)) // checked with the configuration
+	return slog.New(newLogHandler(cfg, w, level))
+}
+
+func newLogHandler(cfg *Config, w io.Writer, level slog.Level) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == "json" {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}
+
+// openAccess opens the access log; the function closes it after the last answer.
+func openAccess(cfg *Config, stderr io.Writer) (*handlers.AccessLog, func(), error) {
+	var out io.Writer = stderr
+	file := func() {}
+	switch cfg.Log.Access {
+	case "off":
+		return nil, file, nil
+	case "stderr":
+	default:
+		f, err := os.OpenFile(cfg.Log.Access, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, err
+		}
+		out, file = f, func() { _ = f.Close() }
+	}
+	buf := bufio.NewWriterSize(out, 64<<10)
+	log := handlers.NewAccessLog(slog.New(newLogHandler(cfg, buf, slog.LevelInfo)), cfg.Log.AccessQueue, func() { _ = buf.Flush() })
+	return log, func() { log.Close(); file() }, nil
+}

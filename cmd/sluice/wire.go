@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"time"
+
+	"sluice/handlers"
+	"sluice/handlers/auth"
+	"sluice/providers"
+	"sluice/providers/demo"
+	"sluice/providers/openai"
+	"sluice/providers/router"
+	"sluice/streaming"
+)
+
+// factory makes the adapter for one [[upstreams]] table.
+type factory func(c *Config, u *Upstream, version string) adapter
+
+// adapter is what the catalog needs of an upstream.
+type adapter interface {
+	providers.Lister
+	Target(model string) providers.Provider
+}
+
+// factories is the explicit table of wire protocols. A new adapter is one folder
+// under providers and one row here.
+var factories = map[string]factory{
+	"openai": newOpenAI,
+}
+
+// knownKinds lists the kinds of upstreams that there are adapters for.
+func knownKinds() []string {
+	kinds := make([]string, 0, len(factories))
+	for k := range factories {
+		kinds = append(kinds, k)
+	}
+	return kinds
+}
+
+func newOpenAI(c *Config, u *Upstream, version string) adapter {
+	return openai.New(openai.Options{
+		Name: u.Name, BaseURL: u.BaseURL, APIKey: u.APIKey.Reveal(), Auth: u.Auth,
+		Organization: u.Organization, Project: u.Project, Header: reveal(u.Headers), Query: reveal(u.Query),
+		UserAgent: "sluice/" + version, AskUsage: true,
+		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
+		Transport: openai.TransportOptions{
+			Connect: c.Timeouts.Connect.Std(), TLS: c.Timeouts.TLS.Std(), MaxConns: u.MaxConns, IdleConns: u.IdleConns,
+			IdleTimeout: u.IdleTimeout.Std(), Lifetime: u.ConnLifetime.Std(), HTTP2: u.HTTP2, Proxy: u.Proxy.URL(),
+		},
+	})
+}
+
+func reveal(m map[string]Secret) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = v.Reveal()
+	}
+	return out
+}
+
+// phases are the time limits of an upstream: its own, else those of its class.
+func phases(c *Config, u *Upstream) router.Phases {
+	t := &c.Timeouts
+	p := router.Phases{Headers: t.Headers.Std(), FirstToken: t.FirstToken.Std(), Between: t.BetweenTokens.Std(), Silence: t.Silence.Std()}
+	if u.Local {
+		p.Headers, p.FirstToken = t.HeadersLocal.Std(), t.FirstTokenLocal.Std()
+	}
+	for _, own := range []struct {
+		set *Duration
+		at  *time.Duration
+	}{{u.HeadersTimeout, &p.Headers}, {u.FirstTokenTimeout, &p.FirstToken}, {u.BetweenTokensTimeout, &p.Between}} {
+		if own.set != nil {
+			*own.at = own.set.Std()
+		}
+	}
+	return p
+}
+
+// newCatalog builds the upstreams and the pools over them.
+func newCatalog(c *Config, version string) *router.Catalog {
+	var ups []router.Upstream
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		a := factories[u.Kind](c, u, version)
+		up := router.Upstream{Name: u.Name, Target: a.Target, Models: u.Models, Phases: phases(c, u), Local: u.Local}
+		if u.ListModels {
+			up.Lister = a
+		}
+		ups = append(ups, up)
+	}
+	if c.Demo.Enabled {
+		d := demo.New(demo.Options{TokenDelay: c.Demo.TokenDelay.Std()})
+		ups = append(ups, router.Upstream{Name: demoUpstream, Target: d.Target, Lister: d, Phases: phases(c, &Upstream{Local: true}), Local: true})
+	}
+	return router.NewCatalog(newPools(c, ups), ups, c.ModelsListing.Timeout.Std(), c.ModelsListing.Refresh.Std())
+}
+
+func newPools(c *Config, ups []router.Upstream) []*router.Pool {
+	var pools []*router.Pool
+	for _, m := range c.Models {
+		p := &router.Pool{Model: m.Name, PresentAs: m.PresentAs}
+		if m.FirstTokenFailover != nil {
+			p.FailoverAfter = m.FirstTokenFailover.Std()
+		}
+		for _, t := range m.Targets {
+			p.Targets = append(p.Targets, newTarget(t, m.Name, ups))
+		}
+		pools = append(pools, p)
+	}
+	return pools
+}
+
+// newTarget finds the upstream by name; the configuration has been checked.
+func newTarget(t Target, public string, ups []router.Upstream) *router.Target {
+	model := t.Model
+	if model == "" {
+		model = public
+	}
+	out := &router.Target{Name: t.Upstream + "/" + model, Weight: t.Weight}
+	for _, u := range ups {
+		if u.Name == t.Upstream {
+			out.Provider, out.Phases, out.Local = u.Target(model), u.Phases, u.Local
+		}
+	}
+	return out
+}
+
+func newRouter(c *Config, catalog *router.Catalog) *router.Router {
+	return router.New(catalog, router.Options{
+		Tries: c.Retry.Tries, BackoffMin: c.Retry.BackoffMin.Std(), BackoffMax: c.Retry.BackoffMax.Std(), RetryAfterMax: c.Retry.RetryAfterMax.Std(),
+		Budget:     router.Budget{Share: c.Retry.BudgetPercent / 100, PerSecond: c.Retry.BudgetPerSecond},
+		HoldEvents: c.Sizes.PreambleEvents, HoldBytes: int(c.Sizes.Preamble),
+		FirstFailover: c.Timeouts.FirstTokenFailover.Std(), FailoverPer1K: c.Timeouts.FirstTokenFailoverPer1K.Std(),
+	})
+}
+
+// newHandlers wires the API.
+func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Observer, d *handlers.Drain, log *slog.Logger) *handlers.Server {
+	catalog := newCatalog(c, opts.Version)
+	return handlers.New(handlers.Options{
+		Provider: newRouter(c, catalog), Catalog: catalog, Auth: keys,
+		Relay: streaming.Relay{Heartbeat: c.Heartbeat.Interval.Std(), CommitAfter: c.Timeouts.CommitAfter.Std()},
+		Total: func(ctx context.Context, model string) time.Duration {
+			return catalog.Total(ctx, model, c.Timeouts.Total.Std(), c.Timeouts.TotalLocal.Std())
+		},
+		WriteLimit: c.Timeouts.Write.Std(), BodyTime: c.Timeouts.RequestBody.Std(),
+		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
+		CORS:     handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
+		Proxies:  proxies(c), Observer: o, Drain: d, Log: log,
+	})
+}
+
+func proxies(c *Config) []*net.IPNet {
+	var out []*net.IPNet
+	for _, p := range c.Server.TrustedProxies {
+		out = append(out, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
+	}
+	return out
+}
+
+// newKeys takes the configured keys. Without any it makes one up, which is returned
+// to be shown.
+func newKeys(c *Config) (keys *auth.Keys, generated string) {
+	digests := map[[sha256.Size]byte]string{}
+	for _, k := range c.Keys {
+		if sum, ok := k.Digest(); ok {
+			digests[sum] = k.Name
+		}
+	}
+	if len(digests) == 0 {
+		var b [24]byte
+		_, _ = rand.Read(b[:])
+		generated = "sk-" + hex.EncodeToString(b[:])
+		digests[sha256.Sum256([]byte(generated))] = "generated"
+	}
+	return auth.NewKeys(digests), generated
+}
