@@ -21,6 +21,7 @@ type state struct {
 
 	id, model, created []byte // JSON values every payload must carry
 	known              bool
+	early              [][]byte // payloads without an identity that came before the first with one
 
 	begun, ended [2]uint64 // bit sets of choices
 	nbegun       int
@@ -93,8 +94,8 @@ func isCreated(v jsonscan.Span, b []byte) bool {
 	if v.Empty() {
 		return false
 	}
-	_, err := strconv.ParseInt(string(v.Of(b)), 10, 64)
-	return err == nil
+	n, err := strconv.ParseInt(string(v.Of(b)), 10, 64)
+	return err == nil && n > 0
 }
 
 // clean reports whether every client reads the payload as it stands.
@@ -119,10 +120,10 @@ func (s *state) clean(b []byte) bool {
 
 func (s *state) finishClean(b []byte) bool {
 	v := s.look.finish
-	if v.Empty() || b[v.Start] == 'n' {
+	if isNull(v, b) {
 		return true
 	}
-	return s.stop(b) == string(v.Of(b)[1:v.End-v.Start-1])
+	return isSet(v, b) && s.stop(b) == string(b[v.Start+1:v.End-1])
 }
 
 // roleClean: the role stands in the first payload of a choice and in no other,

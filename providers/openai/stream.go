@@ -97,7 +97,10 @@ func (r *reader) payload(f *streaming.Frame) error {
 // chunk makes the events of one payload with at most one choice.
 func (r *reader) chunk(b []byte) error {
 	if !r.known {
-		r.batch = append(r.batch, streaming.Event{Kind: streaming.Meta, Meta: r.identify(b, r.model)})
+		if r.postpone(b) {
+			return nil
+		}
+		r.begin(b)
 	}
 	l := &r.look
 	stop := r.stop(b)
@@ -130,6 +133,32 @@ func (r *reader) chunk(b []byte) error {
 	}
 	r.batch = append(r.batch, ev)
 	return nil
+}
+
+// maxEarly bounds the payloads kept back for an identity.
+const maxEarly = 8
+
+// postpone keeps a payload that names neither the answer nor a choice (Azure's
+// filter results come first) until one does, so that it does not make up the
+// identity of what follows.
+func (r *reader) postpone(b []byte) bool {
+	if r.look.choices > 0 || isSet(r.look.id, b) || !isNull(r.look.usage, b) || len(r.early) >= maxEarly {
+		return false
+	}
+	r.early = append(r.early, bytes.Clone(b))
+	return true
+}
+
+// begin opens the answer with its identity and what was kept back for it.
+func (r *reader) begin(b []byte) {
+	r.batch = append(r.batch, streaming.Event{Kind: streaming.Meta, Meta: r.identify(b, r.model)})
+	for _, e := range r.early {
+		r.look.scan(e)
+		r.batch = append(r.batch, streaming.Event{Kind: streaming.Lifecycle, Index: -1, Raw: r.mend(nil, e), Dialect: r.dialect()})
+		r.progress.AddRepaired()
+	}
+	r.early = nil
+	r.look.scan(b)
 }
 
 // finish judges [DONE].
