@@ -64,7 +64,8 @@ func (x *run) startBeat() {
 		if c := x.relay.CommitAfter; c > 0 && c < x.wait {
 			x.wait = c
 		}
-		x.beat = time.AfterFunc(x.wait, x.heartbeat)
+		x.beat = time.AfterFunc(time.Hour, x.heartbeat) // armed only once the field is set
+		x.beat.Reset(x.wait)
 	}
 }
 
@@ -109,7 +110,10 @@ func (x *run) heartbeat() {
 			x.cancel(&PanicError{Value: v, Stack: debug.Stack()})
 		}
 	}()
-	x.mu.Lock()
+	if !x.mu.TryLock() { // a write is under way: the client is not waiting for a sign of life
+		x.beat.Reset(x.relay.Heartbeat)
+		return
+	}
 	defer x.mu.Unlock()
 	if x.ended {
 		return

@@ -150,8 +150,8 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Obse
 		},
 		WriteLimit: c.Timeouts.Write.Std(), BodyTime: c.Timeouts.RequestBody.Std(),
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
-		CORS:     handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
-		Proxies:  proxies(c), Observer: o, Drain: d, Log: log,
+		CORS:    handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
+		Proxies: proxies(c), Observer: o, Drain: d, Log: log,
 	})
 }
 
