@@ -13,7 +13,7 @@ import (
 // AccessLog writes one line per answer, beside the answers: a full queue drops
 // lines and counts them, and never slows a stream.
 type AccessLog struct {
-	lines   chan accessLine
+	lines   chan *accessLine
 	dropped atomic.Int64
 	done    chan struct{}
 	once    sync.Once
@@ -32,7 +32,7 @@ type accessLine struct {
 // NewAccessLog starts the writer. queue bounds the lines waiting; flush, which may be
 // nil, is called when the queue has run empty. Close ends it.
 func NewAccessLog(log *slog.Logger, queue int, flush func()) *AccessLog {
-	a := &AccessLog{lines: make(chan accessLine, queue), done: make(chan struct{}), log: log, flush: flush}
+	a := &AccessLog{lines: make(chan *accessLine, queue), done: make(chan struct{}), log: log, flush: flush}
 	if a.flush == nil {
 		a.flush = func() {}
 	}
@@ -43,7 +43,7 @@ func NewAccessLog(log *slog.Logger, queue int, flush func()) *AccessLog {
 // Dropped counts the lines that were not written.
 func (a *AccessLog) Dropped() float64 { return float64(a.dropped.Load()) }
 
-func (a *AccessLog) add(l accessLine) {
+func (a *AccessLog) add(l *accessLine) {
 	select {
 	case a.lines <- l:
 	default:
@@ -54,7 +54,7 @@ func (a *AccessLog) add(l accessLine) {
 func (a *AccessLog) run() {
 	defer close(a.done)
 	for l := range a.lines {
-		a.write(&l)
+		a.write(l)
 		if len(a.lines) == 0 {
 			a.flush()
 		}

@@ -48,10 +48,14 @@ func withUsage(src streaming.Stream, req *providers.Request, p *streaming.Progre
 				return
 			}
 		}
-		if r := p.Report(); !r.Reported {
-			u := estimate(req, &r)
-			yield([]streaming.Event{{Kind: streaming.Usage, Usage: &u}}, nil)
-		}
+		yieldEstimate(req, p, yield)
+	}
+}
+
+func yieldEstimate(req *providers.Request, p *streaming.Progress, yield func([]streaming.Event, error) bool) {
+	if r := p.Report(); !r.Reported {
+		u := estimate(req, &r)
+		yield([]streaming.Event{{Kind: streaming.Usage, Usage: &u}}, nil)
 	}
 }
 

@@ -18,15 +18,13 @@ import (
 	"sluice/streaming"
 )
 
-// requestIDKey is where a request's id stands in its echo.Context.
-const requestIDKey = "request_id"
+// headerRequestID is where a request's id stands, for the client and for us.
+const headerRequestID = "X-Request-Id"
 
 // identify gives every request an id, in the answer's header too.
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		id := newRequestID()
-		c.Set(requestIDKey, id)
-		c.Response().Header().Set("X-Request-Id", id)
+		c.Response().Header().Set(headerRequestID, newRequestID())
 		return next(c)
 	}
 }
@@ -37,10 +35,7 @@ func newRequestID() string {
 	return "req_" + hex.EncodeToString(b[:])
 }
 
-func requestID(c echo.Context) string {
-	id, _ := c.Get(requestIDKey).(string)
-	return id
-}
+func requestID(c echo.Context) string { return c.Response().Header().Get(headerRequestID) }
 
 // recover turns a panic of a handler into an answer, but lets an abort through.
 func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {

@@ -70,6 +70,9 @@ type failure struct {
 
 // describe finds an error's row in the table. Words of the upstream survive.
 func describe(err error) failure {
+	if e := providers.AsError(err); e != nil { // first: a dial that timed out is a DeadlineExceeded too
+		return fromProvider(e)
+	}
 	switch {
 	case err == nil:
 		return failure{end: endOK}
@@ -82,11 +85,7 @@ func describe(err error) failure {
 	case errors.Is(err, streaming.ErrDraining):
 		return failure{end: endDraining, message: "The gateway is shutting down. Try again; another replica will answer.", retryAfter: time.Second}
 	}
-	e := providers.AsError(err)
-	if e == nil {
-		return failure{end: ends[providers.Internal], message: "The gateway met an internal fault. The request id names it in its log."}
-	}
-	return fromProvider(e)
+	return failure{end: ends[providers.Internal], message: "The gateway met an internal fault. The request id names it in its log."}
 }
 
 func fromProvider(e *providers.Error) failure {

@@ -114,7 +114,7 @@ func (l *live) end(p *streaming.Progress, err error) {
 	took := time.Since(l.call.start)
 	l.observer.count(l.call.req, &r, f.end, took)
 	if l.observer.access != nil {
-		l.observer.access.add(accessLine{call: *l.call, report: r, end: f.end, err: err, took: took})
+		l.observer.access.add(&accessLine{call: *l.call, report: r, end: f.end, err: err, took: took})
 	}
 }
 

@@ -49,7 +49,7 @@ type Frames struct {
 type part struct{ from, to int }
 
 const (
-	idleBuffer = 4 << 10
+	idleBuffer = 2 << 10
 	busyBuffer = 32 << 10
 )
 

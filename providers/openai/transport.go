@@ -30,7 +30,7 @@ func newTransport(o TransportOptions) http.RoundTripper {
 		IdleConnTimeout:     o.IdleTimeout,
 		ForceAttemptHTTP2:   o.HTTP2,
 		DisableCompression:  true,
-		WriteBufferSize:     2 << 10,
+		WriteBufferSize:     1 << 10,
 		ReadBufferSize:      4 << 10,
 	}
 	if o.Proxy != nil {

@@ -5,6 +5,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,14 +61,17 @@ func (p *Pool) Local() bool {
 
 // pick chooses by weight among the healthy targets not tried yet; if there is none,
 // among the healthy ones, then among all. others is how many untried healthy ones remain.
-func (p *Pool) pick(tried map[*Target]bool, now time.Time) (t *Target, others int) {
+func (p *Pool) pick(tried []*Target, now time.Time) (t *Target, others int) {
+	if len(p.Targets) == 1 {
+		return p.Targets[0], 0
+	}
 	var fresh, healthy []*Target
 	for _, t := range p.Targets {
 		if !t.healthy(now) {
 			continue
 		}
 		healthy = append(healthy, t)
-		if !tried[t] {
+		if !slices.Contains(tried, t) {
 			fresh = append(fresh, t)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -53,7 +54,7 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 			req = req.With(pool.PresentAs)
 		}
 		pool.budget.call(r.opt.Budget, time.Now())
-		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield, tried: map[*Target]bool{}}
+		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield}
 		if err := c.run(ctx); err != nil && !errors.Is(err, errStopped) {
 			yield(nil, err)
 		}
@@ -70,9 +71,8 @@ type chase struct {
 	req      *providers.Request
 	progress *streaming.Progress
 	yield    func([]streaming.Event, error) bool
-	tried    map[*Target]bool
+	tried    []*Target
 	tries    int
-	last     *Target
 	pause    time.Duration // what the last target asked for
 }
 
@@ -104,7 +104,7 @@ func (p *polite) NextBackOff() time.Duration { return max(p.BackOff.NextBackOff(
 // try makes one attempt; a permanent error ends the chase.
 func (c *chase) try(ctx context.Context) error {
 	t, others := c.pool.pick(c.tried, time.Now())
-	c.tried[t], c.last = true, t
+	c.tried = append(c.tried, t)
 	c.tries++
 	c.progress.AddAttempt()
 	c.progress.SetTarget(t.Name)
@@ -155,7 +155,7 @@ func (c *chase) again(ctx context.Context, t *Target, err error) bool {
 		t.coolFor(e.RetryAfter, now)
 	}
 	next, _ := c.pool.pick(c.tried, now)
-	same := c.tried[next]
+	same := slices.Contains(c.tried, next)
 	switch {
 	case c.tries >= c.opt.Tries:
 		return false

@@ -263,7 +263,7 @@ func TestWeights(t *testing.T) {
 	p := &Pool{Targets: []*Target{a, b}}
 	n := map[*Target]int{}
 	for range 4000 {
-		got, others := p.pick(map[*Target]bool{}, time.Now())
+		got, others := p.pick(nil, time.Now())
 		n[got]++
 		if others != 1 {
 			t.Fatalf("%d others", others)
@@ -273,7 +273,7 @@ func TestWeights(t *testing.T) {
 		t.Errorf("b was chosen %d of 4000 times, its weight is three quarters", n[b])
 	}
 	b.coolFor(time.Minute, time.Now())
-	if got, others := p.pick(map[*Target]bool{}, time.Now()); got != a || others != 0 {
+	if got, others := p.pick(nil, time.Now()); got != a || others != 0 {
 		t.Error("a target that cools down was chosen")
 	}
 }
