@@ -34,6 +34,7 @@ var realSeed = 7
 
 func realChat(maxTokens int) openai.ChatCompletionRequest {
 	return openai.ChatCompletionRequest{
+		//lint:ignore SA1019 local servers know only the old name
 		Model: realModel, MaxTokens: maxTokens, Temperature: realTemperature, Seed: &realSeed,
 		Messages: []openai.ChatCompletionMessage{{Role: "user", Content: "hello world"}},
 	}
