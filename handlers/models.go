@@ -3,13 +3,13 @@ package handlers
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"sluice/providers"
 	"sluice/streaming/jsonscan"
-	"strconv"
 )
 
 // models lists what can be asked for.
@@ -54,19 +54,24 @@ func appendModel(dst []byte, m *providers.Model) []byte {
 	dst = strconv.AppendInt(dst, m.Created, 10)
 	dst = append(dst, `,"owned_by":`...)
 	dst = jsonscan.AppendQuote(dst, m.OwnedBy)
-	c := jsonscan.Cursor{B: m.Raw}
-	for len(m.Raw) > 0 && c.Peek() == '{' {
-		for c.Object(); c.Key(); {
-			name := string(c.Name)
-			v := c.Skip()
-			switch name {
-			case "id", "object", "created", "owned_by":
-			default:
-				dst = append(append(append(dst, `,"`...), name...), `":`...)
-				dst = append(dst, v.Of(m.Raw)...)
-			}
-		}
-		break
+	if len(m.Raw) > 0 && m.Raw[0] == '{' {
+		dst = appendOthers(dst, m.Raw)
 	}
 	return append(dst, '}')
+}
+
+// appendOthers adds the members of an entry that OpenAI does not define.
+func appendOthers(dst, raw []byte) []byte {
+	c := jsonscan.Cursor{B: raw}
+	for c.Object(); c.Key(); {
+		name := string(c.Name)
+		v := c.Skip()
+		switch name {
+		case "id", "object", "created", "owned_by":
+		default:
+			dst = append(append(append(dst, `,"`...), name...), `":`...)
+			dst = append(dst, v.Of(raw)...)
+		}
+	}
+	return dst
 }

@@ -1,13 +1,12 @@
 package handlers
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"time"
-
-	"bytes"
 
 	"github.com/labstack/echo/v4"
 

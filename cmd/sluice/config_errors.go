@@ -251,7 +251,7 @@ func (doc *document) masksUnparsed(line span) ([]span, int) {
 		return all, line.end
 	}
 	headers := headerLine.FindAllSubmatch(doc.data[:line.end], -1)
-	if m := headerLine.FindIndex(text); m != nil && bytes.IndexAny(text, "=\"'") < 0 {
+	if m := headerLine.FindIndex(text); m != nil && !bytes.ContainsAny(text, "=\"'") {
 		if c := bytes.IndexByte(text, '#'); c >= 0 {
 			return nil, line.start + c
 		}

@@ -218,7 +218,7 @@ func (n *node) child(name string, kind nodeKind, src Source) *node {
 func (n *node) element(index, name string, src Source) (*node, error) {
 	i, err := strconv.Atoi(index)
 	if err != nil || i < 0 {
-		return nil, fmt.Errorf("%w: %s is a list; write %s.0, %s.1, ...", errUnknownKey, name, name, name)
+		return nil, fmt.Errorf("%w: %s is a list; write %s.0 or %s.1", errUnknownKey, name, name, name)
 	}
 	if n == nil {
 		return nil, nil

@@ -72,7 +72,7 @@ func poolOf(fakes ...*fake) *Pool {
 }
 
 // ask runs one answer and returns its content, its error and how long it took.
-func ask(t *testing.T, ctx context.Context, opt Options, p *Pool) (string, error, *streaming.Progress) {
+func ask(t *testing.T, ctx context.Context, opt Options, p *Pool) (string, *streaming.Progress, error) {
 	t.Helper()
 	prog := streaming.NewProgress(time.Now())
 	var out strings.Builder
@@ -86,7 +86,7 @@ func ask(t *testing.T, ctx context.Context, opt Options, p *Pool) (string, error
 			out.WriteByte(' ')
 		}
 	}
-	return strings.TrimSpace(out.String()), end, prog
+	return strings.TrimSpace(out.String()), prog, end
 }
 
 func TestTries(t *testing.T) {
@@ -121,7 +121,7 @@ func TestTries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				got, err, prog := ask(t, t.Context(), options(), poolOf(c.targets...))
+				got, prog, err := ask(t, t.Context(), options(), poolOf(c.targets...))
 				took := time.Since(start)
 				e := providers.AsError(err)
 				if got != c.want || (err != nil) != (c.kind != 0) || e != nil && e.Kind != c.kind {
@@ -172,7 +172,7 @@ func TestSignsOfLife(t *testing.T) {
 				opt := options()
 				opt.Tries = 1
 				start := time.Now()
-				_, err, _ := ask(t, t.Context(), opt, p)
+				_, _, err := ask(t, t.Context(), opt, p)
 				if took := time.Since(start); took != c.want || err == nil || !strings.Contains(err.Error(), c.says) {
 					t.Errorf("%v after %v", err, took)
 				}
@@ -188,7 +188,7 @@ func TestCancelDuringPause(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(streaming.ErrClientGone) })
 		start := time.Now()
-		_, err, _ := ask(t, ctx, options(), poolOf(f))
+		_, _, err := ask(t, ctx, options(), poolOf(f))
 		if !errors.Is(err, streaming.ErrClientGone) || time.Since(start) != time.Second || f.calls != 1 {
 			t.Errorf("%v after %v, %d calls", err, time.Since(start), f.calls)
 		}
@@ -200,7 +200,7 @@ func TestNoTryWithoutTime(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 900*time.Millisecond, streaming.ErrTotal)
 		defer cancel()
 		f := &fake{scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamFailed)), done}}
-		if _, err, _ := ask(t, ctx, options(), poolOf(f)); err == nil || f.calls != 1 {
+		if _, _, err := ask(t, ctx, options(), poolOf(f)); err == nil || f.calls != 1 {
 			t.Errorf("%v, %d calls", err, f.calls)
 		}
 	})
@@ -231,7 +231,7 @@ func TestPreambleIsBounded(t *testing.T) {
 	}
 	many = append(many, streamtest.Step{Err: upstream(providers.Truncated)})
 	f := &fake{scripts: [][]streamtest.Step{many, done}}
-	got, err, _ := ask(t, t.Context(), options(), poolOf(f))
+	got, _, err := ask(t, t.Context(), options(), poolOf(f))
 	if n := strings.Count(got, "role"); f.calls != 1 || n != 200 || err == nil {
 		t.Errorf("%d calls, %d payloads, %v: a preamble of 200 events must commit", f.calls, n, err)
 	}
@@ -240,7 +240,7 @@ func TestPreambleIsBounded(t *testing.T) {
 func TestBigPreambleCommits(t *testing.T) {
 	big := streamtest.Step{Batch: []streaming.Event{{Kind: streaming.Lifecycle, Raw: make([]byte, 300<<10)}}}
 	f := &fake{scripts: [][]streamtest.Step{script(meta, big, streamtest.Step{Err: upstream(providers.Truncated)}), done}}
-	if _, err, _ := ask(t, t.Context(), options(), poolOf(f)); f.calls != 1 || err == nil {
+	if _, _, err := ask(t, t.Context(), options(), poolOf(f)); f.calls != 1 || err == nil {
 		t.Errorf("%d calls, %v", f.calls, err)
 	}
 }

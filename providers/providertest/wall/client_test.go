@@ -100,6 +100,7 @@ func TestClientChat(t *testing.T) {
 		t.Errorf("%+v", res.Usage)
 	}
 	req = request("tokens=20")
+	//lint:ignore SA1019 the old name must work too
 	req.MaxTokens = 7
 	if res, err = c.CreateChatCompletion(t.Context(), req); err != nil || res.Choices[0].FinishReason != "length" || res.Choices[0].Message.Content != wall.Text("wall", 7) {
 		t.Errorf("max_tokens: %v %+v", err, res)

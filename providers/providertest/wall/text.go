@@ -237,7 +237,9 @@ func (a *answer) trailing(yield func(part) bool) {
 	case "trailer", "every", "every_null", "zero_then_real":
 		ok = trailer()
 	case "twice":
-		ok = trailer() && trailer()
+		if ok = trailer(); ok {
+			ok = trailer()
+		}
 	case "null_after":
 		ok = trailer() && yield(part{kind: tail, name: a.name(), data: a.bare(`,"usage":null`)})
 	}
