@@ -105,10 +105,11 @@ func (p *Provider) send(ctx context.Context, req *providers.Request, model strin
 	return resp, nil
 }
 
+// dress adds what this request needs. No request id is sent on: llama-cpp-python
+// answers 400 to one that is no UUID.
 func (p *Provider) dress(r *http.Request, req *providers.Request) {
 	p.sign(r)
 	r.Header.Set("Content-Type", req.ContentType)
-	r.Header.Set("X-Request-Id", req.ID)
 	r.Header["X-Idempotency-Key"] = []string{} // not sent; lets net/http replay on a kept connection that died before a single byte came back
 	if req.Stream {
 		r.Header.Set("Accept", "text/event-stream, application/json")

@@ -301,7 +301,7 @@ func TestRequestIsRebuilt(t *testing.T) {
 	if path != "/openai/deployments/d/chat/completions?api-version=2024" {
 		t.Errorf("path %s", path)
 	}
-	for k, want := range map[string]string{"Api-Key": "k", "X-Extra": "1", "Accept-Encoding": "identity", "User-Agent": "sluice/test", "Authorization": ""} {
+	for k, want := range map[string]string{"Api-Key": "k", "X-Extra": "1", "Accept-Encoding": "identity", "User-Agent": "sluice/test", "Authorization": "", "X-Request-Id": ""} {
 		if got.Get(k) != want {
 			t.Errorf("%s: %q, want %q", k, got.Get(k), want)
 		}

@@ -164,7 +164,7 @@ func (r *reader) begin(b []byte) {
 // finish judges [DONE].
 func (r *reader) finish() error {
 	if !r.complete() {
-		return r.fail(providers.Truncated, "the upstream sent [DONE] before the answer was finished")
+		return r.fail(providers.Truncated, "the upstream ended the stream without a finish_reason")
 	}
 	r.done = true
 	return nil
