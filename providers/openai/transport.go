@@ -2,6 +2,7 @@ package openai
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/url"
@@ -19,6 +20,7 @@ type TransportOptions struct {
 	Lifetime     time.Duration // after which no new call uses a connection
 	HTTP2        bool
 	Proxy        *url.URL
+	RootCAs      *x509.CertPool // nil: the system's
 }
 
 func newTransport(o TransportOptions) http.RoundTripper {
@@ -32,6 +34,9 @@ func newTransport(o TransportOptions) http.RoundTripper {
 		DisableCompression:  true,
 		WriteBufferSize:     1 << 10,
 		ReadBufferSize:      4 << 10,
+	}
+	if o.RootCAs != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
 	}
 	if o.Proxy != nil {
 		t.Proxy = http.ProxyURL(o.Proxy)
