@@ -189,6 +189,7 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 		if err != nil {
 			return h.named(err)
 		}
+		h.present(batch)
 		a.saw(hasContent(batch))
 		if !h.pass(batch) {
 			return errStopped
@@ -198,6 +199,19 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 		return errStopped
 	}
 	return nil
+}
+
+// present gives the answer the pool's name of the model; adapters that pass bytes
+// on do the same in them.
+func (h *hold) present(batch []streaming.Event) {
+	if h.req.PresentAs == "" {
+		return
+	}
+	for i := range batch {
+		if m := batch[i].Meta; m != nil && m.Model != "" {
+			m.Model = h.req.PresentAs
+		}
+	}
 }
 
 // named tells in which target an error happened.

@@ -258,6 +258,24 @@ func TestReaderStops(t *testing.T) {
 	}
 }
 
+func TestPresentAs(t *testing.T) {
+	f := &fake{scripts: [][]streamtest.Step{script(streamtest.Step{Batch: []streaming.Event{
+		{Kind: streaming.Meta, Meta: &streaming.MetaData{Model: "inner"}}, {Kind: streaming.Text, Text: "x"}}})}}
+	p := poolOf(f)
+	p.PresentAs = "public"
+	var models []string
+	for batch := range New(onePool{p}, options()).Stream(t.Context(), &providers.Request{Model: "m"}, streaming.NewProgress(time.Now())) {
+		for _, ev := range batch {
+			if ev.Meta != nil && ev.Meta.Model != "" {
+				models = append(models, ev.Meta.Model)
+			}
+		}
+	}
+	if strings.Join(models, " ") != "public" {
+		t.Errorf("presented as %q", models)
+	}
+}
+
 func TestWeights(t *testing.T) {
 	a, b := &Target{Name: "a", Weight: 1}, &Target{Name: "b", Weight: 3}
 	p := &Pool{Targets: []*Target{a, b}}
