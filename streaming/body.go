@@ -61,7 +61,7 @@ func (s *Body) describe(m *MetaData) {
 }
 
 // Heartbeat does nothing.
-func (s *Body) Heartbeat() error { return nil }
+func (s *Body) Heartbeat() (sent bool, err error) { return false, nil }
 
 // End writes what was collected. When a body that has begun cannot be finished it
 // writes nothing: the caller must reset the connection, for a clean end would lie.

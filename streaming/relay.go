@@ -122,11 +122,14 @@ func (x *run) heartbeat() {
 		x.beat.Reset(x.wait - silent)
 		return
 	}
-	if err := x.dst.Heartbeat(); err != nil {
+	sent, err := x.dst.Heartbeat()
+	if err != nil {
 		x.cancel(err)
 		return
 	}
-	x.progress.heartbeats.Add(1)
+	if sent {
+		x.progress.heartbeats.Add(1)
+	}
 	x.last = time.Now()
 	x.wait = x.relay.Heartbeat
 	x.beat.Reset(x.wait)

@@ -124,7 +124,7 @@ func TestPanicInHeartbeat(t *testing.T) {
 
 type panicky struct{ *streamtest.Sink }
 
-func (panicky) Heartbeat() error { panic("no pulse") }
+func (panicky) Heartbeat() (bool, error) { panic("no pulse") }
 
 func TestNothingAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

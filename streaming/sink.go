@@ -16,8 +16,9 @@ type Encoder interface {
 type Sink interface {
 	// Send writes a batch and flushes it once; a client that does not take it in time is ErrSlow.
 	Send(batch []Event) error
-	// Heartbeat commits the status if it is still held and writes a sign of life where the form has one.
-	Heartbeat() error
+	// Heartbeat commits the status if it is still held and writes a sign of life where
+	// the form has one; sent tells whether it had.
+	Heartbeat() (sent bool, err error)
 	// End finishes the answer, truthfully. When nothing has been sent it writes
 	// nothing for an error and returns it: a status code is still possible.
 	End(err error) error

@@ -43,9 +43,10 @@ func (s *SSE) Send(batch []Event) error {
 }
 
 // Heartbeat commits the status and writes the dialect's sign of life.
-func (s *SSE) Heartbeat() error {
+func (s *SSE) Heartbeat() (sent bool, err error) {
 	var room [512]byte
-	return s.commitAnd(s.enc.AppendHeartbeat(room[:0]))
+	beat := s.enc.AppendHeartbeat(room[:0])
+	return len(beat) > 0, s.commitAnd(beat)
 }
 
 // End writes the terminator, or the error in the dialect's form.

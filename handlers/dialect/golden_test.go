@@ -279,7 +279,7 @@ func TestResponses(t *testing.T) {
 }
 
 func TestResponsesAfterTerminal(t *testing.T) {
-	for kind, wantsError := range map[string]bool{"error": false, "response.completed": true, "response.failed": true} {
+	for kind, wantsError := range map[string]bool{"error": false, "response.failed": false, "response.completed": true} {
 		enc := NewResponses(streaming.SSEFraming, options())
 		ev := raw(streaming.Responses, streaming.Stop, 0, `{"sequence_number":3,"type":"`+kind+`"}`)
 		if _, err := enc.Append(nil, &ev); err != nil {

@@ -69,7 +69,9 @@ func (s *responses) note(ev *streaming.Event) {
 	switch name {
 	case "error":
 		s.over, s.failed = true, true
-	case "response.completed", "response.incomplete", "response.failed":
+	case "response.failed": // OpenAI's own terminal event for a failure; nothing follows it there either
+		s.over, s.failed = true, true
+	case "response.completed", "response.incomplete":
 		s.over = true
 	}
 }

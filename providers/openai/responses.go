@@ -9,73 +9,100 @@ import (
 )
 
 // relayResponses passes the events of a Responses stream on as they are and only
-// looks at their type: a stream without a terminal event was cut.
+// looks at their type: a stream without a terminal event was cut, and one that ends
+// in response.failed or error has failed, also where the client is told so in the
+// upstream's own event.
 func (p *Provider) relayResponses(body io.Reader, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	var batch []streaming.Event
-	ended := false
+	r := &responses{target: p.opt.Name}
 	for {
 		got, err := frames.Next()
 		if err != nil {
-			return p.endResponses(ended, err, yield)
-		}
-		batch = batch[:0]
-		for i := range got {
-			if string(got[i].Data) == "[DONE]" {
-				continue
-			}
-			ev := responsesEvent(&got[i])
-			ended = ended || ev.Kind == streaming.Stop
-			batch = append(batch, ev)
-		}
-		if !yield(batch, nil) {
+			yield(nil, (&reader{state: &state{}, target: p.opt.Name}).end(err))
 			return false
 		}
-		if ended {
+		if !yield(r.read(got), nil) {
+			return false
+		}
+		if r.fault != nil {
+			yield(nil, r.fault)
+			return true
+		}
+		if r.ended {
 			return true
 		}
 	}
 }
 
-func (p *Provider) endResponses(ended bool, err error, yield yielder) bool {
-	if ended {
-		return true
-	}
-	r := &reader{state: &state{}, target: p.opt.Name}
-	yield(nil, r.end(err))
-	return false
+// responses is what one Responses stream has told so far.
+type responses struct {
+	target string
+	batch  []streaming.Event
+	ended  bool
+	fault  error
 }
 
-func responsesEvent(f *streaming.Frame) streaming.Event {
-	ev := streaming.Event{Kind: streaming.Text, Raw: f.Data, Dialect: streaming.Responses, Name: string(f.Name)}
-	var kind string
+// read makes a batch; nothing behind the terminal event is looked at.
+func (r *responses) read(frames []streaming.Frame) []streaming.Event {
+	r.batch = r.batch[:0]
+	for i := range frames {
+		f := &frames[i]
+		if r.ended || r.fault != nil || string(f.Data) == "[DONE]" {
+			continue
+		}
+		ev, kind := responsesEvent(f)
+		switch kind {
+		case "response.completed", "response.incomplete":
+			r.ended = true
+			ev.Kind, ev.Stop = streaming.Stop, kind
+		case "response.failed", "error":
+			ev.Kind = streaming.Lifecycle
+			r.fault = responsesFault(r.target, f.Data)
+		}
+		r.batch = append(r.batch, ev)
+	}
+	return r.batch
+}
+
+// responsesFault finds the words of a failure: in the event, or in its response.
+func responsesFault(target string, data []byte) error {
+	c := jsonscan.Cursor{B: data}
+	for c.Object(); c.Key(); {
+		if string(c.Name) != "response" {
+			c.Skip()
+		} else if v := c.Skip(); !v.Empty() {
+			data = v.Of(data)
+			break
+		}
+	}
+	e := inStreamError(target, data)
+	if e.Type == "error" { // the event's own type, in the flat form
+		e.Type = ""
+	}
+	return e
+}
+
+func responsesEvent(f *streaming.Frame) (ev streaming.Event, kind string) {
+	ev = streaming.Event{Kind: streaming.Lifecycle, Raw: f.Data, Dialect: streaming.Responses, Name: string(f.Name)}
+	kind = ev.Name
 	c := jsonscan.Cursor{B: f.Data}
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "type":
-			kind, _ = jsonscan.Unquote(c.Skip().Of(f.Data))
+			if s, ok := jsonscan.Unquote(c.Skip().Of(f.Data)); ok {
+				kind = s
+			}
 		case "response":
 			ev.Usage = responsesUsage(&c)
 		case "delta":
 			v := c.Skip()
-			ev.Size = v.End - v.Start
+			ev.Kind, ev.Size = streaming.Text, v.End-v.Start
 		default:
 			c.Skip()
 		}
 	}
-	switch kind {
-	case "response.created", "response.queued", "response.in_progress", "keepalive":
-		ev.Kind = streaming.Lifecycle
-	case "response.completed", "response.incomplete", "response.failed", "error":
-		ev.Kind, ev.Stop = streaming.Stop, kind
-	case "":
-	default:
-		if ev.Size == 0 {
-			ev.Kind = streaming.Lifecycle
-		}
-	}
-	return ev
+	return ev, kind
 }
 
 func responsesUsage(c *jsonscan.Cursor) (u *streaming.UsageData) {

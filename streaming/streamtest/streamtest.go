@@ -101,11 +101,11 @@ func (s *Sink) Send(batch []streaming.Event) error {
 }
 
 // Heartbeat keeps the time.
-func (s *Sink) Heartbeat() error {
+func (s *Sink) Heartbeat() (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.heartbeats = append(s.heartbeats, time.Now())
-	return nil
+	return true, nil
 }
 
 // End keeps the error.
