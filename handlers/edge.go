@@ -37,6 +37,30 @@ func newRequestID() string {
 
 func requestID(c echo.Context) string { return c.Response().Header().Get(headerRequestID) }
 
+// lingerTime is how long an answer without a look at the body waits for the rest of
+// that body, which net/http wants to read first.
+const lingerTime = 300 * time.Millisecond
+
+// bound gives a client so much time for its request body; the handler that has read
+// it whole lifts the limit. Who is refused before that has less left.
+func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		if s.opt.BodyTime <= 0 || r.ContentLength == 0 {
+			return next(c)
+		}
+		rc := http.NewResponseController(c.Response().Writer)
+		if err := rc.SetReadDeadline(time.Now().Add(s.opt.BodyTime)); err != nil {
+			return next(c)
+		}
+		err := next(c)
+		if err != nil && !c.Response().Committed {
+			_ = rc.SetReadDeadline(time.Now().Add(min(lingerTime, s.opt.BodyTime)))
+		}
+		return err
+	}
+}
+
 // recover turns a panic of a handler into an answer, but lets an abort through.
 func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {

@@ -117,11 +117,6 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	rc := http.NewResponseController(c.Response().Writer)
-	if s.opt.BodyTime > 0 {
-		_ = rc.SetReadDeadline(time.Now().Add(s.opt.BodyTime))
-		defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
-	}
 	body, err := readAll(http.MaxBytesReader(c.Response().Writer, r.Body, limit), r.ContentLength)
 	if big := new(http.MaxBytesError); errors.As(err, &big) {
 		return nil, tooLarge(limit)
@@ -129,7 +124,7 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 	if err != nil {
 		return nil, &providers.Error{Kind: providers.BadRequest, Message: "The request body could not be read to its end.", Err: err}
 	}
-	return body, nil
+	return body, http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{})
 }
 
 // readAll reads a body whose length may be known, without growing for it.

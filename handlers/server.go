@@ -59,7 +59,7 @@ func New(opt Options) *Server {
 	s.echo.HTTPErrorHandler = s.fail
 	s.echo.IPExtractor = clientAddress(opt.Proxies)
 	s.echo.Pre(s.opt.CORS.middleware, withoutTrailingSlash)
-	s.echo.Use(s.identify, s.recover)
+	s.echo.Use(s.identify, s.recover, s.bound)
 	for _, prefix := range []string{"/v1", ""} {
 		s.routes(s.echo.Group(prefix))
 	}

@@ -35,6 +35,7 @@ type Frames struct {
 	begun      bool
 	skipLF     bool // the last line ended in CR: a LF that follows belongs to it
 	full       bool // the last read filled the buffer
+	large      bool // an event was over the limit; nothing behind it is told
 
 	name     []byte
 	data     part
@@ -47,6 +48,9 @@ type Frames struct {
 
 // part is a part of the buffer.
 type part struct{ from, to int }
+
+// frameSlack is what an event has beside its data: field names, line ends, a name.
+const frameSlack = 1 << 10
 
 const (
 	idleBuffer = 2 << 10
@@ -110,7 +114,7 @@ func (f *Frames) Next() ([]Frame, error) {
 // makeRoom moves what is left to the front and picks a buffer that fits.
 func (f *Frames) makeRoom() error {
 	left := f.end - f.start
-	if left > f.limit {
+	if f.large || left > f.limit+frameSlack {
 		return &FrameTooLargeError{Limit: f.limit}
 	}
 	if want := f.wanted(left); want != len(f.buf) {
@@ -131,7 +135,7 @@ func (f *Frames) wanted(left int) int {
 	size := len(f.buf)
 	switch {
 	case left == size:
-		return max(2*size, busyBuffer)
+		return max(min(2*size, f.limit+2*frameSlack), busyBuffer)
 	case f.full && size < busyBuffer:
 		return busyBuffer
 	case size > busyBuffer && left <= busyBuffer/2:
@@ -248,7 +252,8 @@ func (f *Frames) addData(value []byte, at int) {
 }
 
 func (f *Frames) dispatch() {
-	if f.hasData {
+	f.large = f.large || f.hasData && max(f.data.to-f.data.from, len(f.joined)) > f.limit
+	if f.hasData && !f.large {
 		frame := Frame{Data: f.buf[f.data.from:f.data.to]}
 		if f.useJoin {
 			frame.Data = bytes.Clone(f.joined)
@@ -258,5 +263,5 @@ func (f *Frames) dispatch() {
 		}
 		f.out = append(f.out, frame)
 	}
-	f.hasData, f.useJoin, f.name = false, false, f.name[:0]
+	f.hasData, f.useJoin, f.name, f.joined = false, false, f.name[:0], f.joined[:0]
 }

@@ -104,6 +104,16 @@ func TestFrameTooLarge(t *testing.T) {
 	}
 }
 
+// An event that is over the limit but comes to its end within one read is refused too.
+func TestFrameTooLargeAtOnce(t *testing.T) {
+	for size, ok := range map[int]bool{1 << 10: true, 1<<10 + 1: false, 20 << 10: false, 80 << 10: false} {
+		got, err := readFrames(t, strings.NewReader("data: a\n\ndata: "+strings.Repeat("x", size)+"\n\ndata: b\n\n"), 1<<10)
+		if big := new(FrameTooLargeError); errors.As(err, &big) == ok || ok != (len(got) == 3) {
+			t.Errorf("%d bytes: %d events, %v", size, len(got), err)
+		}
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

@@ -35,7 +35,10 @@ func (r Relay) Run(parent context.Context, open func(context.Context) Stream, ds
 	defer cancel(nil)
 	x.startBeat()
 	err = x.pump(ctx, open)
-	if ctx.Err() != nil {
+	switch {
+	case x.sendErr != nil: // net/http ends the context of a failed write, which would hide why it failed
+		err = x.sendErr
+	case ctx.Err() != nil:
 		err = endCause(ctx)
 	}
 	return x.finish(err)
@@ -53,6 +56,8 @@ type run struct {
 	wait  time.Duration
 	beat  *time.Timer
 	ended bool
+
+	sendErr error // of the pump's own Send
 }
 
 func (x *run) startBeat() {
@@ -96,6 +101,7 @@ func (x *run) send(batch []Event) error {
 	x.last = time.Now()
 	x.progress.Count(batch, x.last)
 	if err := x.dst.Send(batch); err != nil {
+		x.sendErr = err
 		x.cancel(err)
 		return err
 	}

@@ -23,12 +23,20 @@ func newClientWriter(w http.ResponseWriter, protoMajor int, limit time.Duration)
 	return clientWriter{w: w, rc: http.NewResponseController(w), limit: limit, multi: protoMajor > 1}
 }
 
+// maxPiece is how much of a long text shares one deadline: a client that reads
+// slowly but steadily may take longer for the whole of it.
+const maxPiece = 64 << 10
+
 func (c *clientWriter) write(b []byte) error {
-	if err := c.arm(); err != nil {
-		return err
-	}
-	if _, err := c.w.Write(b); err != nil {
-		return writeError(err)
+	for first := true; first || len(b) > 0; first = false {
+		if err := c.arm(); err != nil {
+			return err
+		}
+		n := min(len(b), maxPiece)
+		if _, err := c.w.Write(b[:n]); err != nil {
+			return writeError(err)
+		}
+		b = b[n:]
 	}
 	if err := c.rc.Flush(); err != nil {
 		return writeError(err)

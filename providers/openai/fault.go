@@ -89,6 +89,13 @@ func inStreamError(target string, data []byte) *providers.Error {
 	return e
 }
 
+// isFlatError reports whether an event without choices is an error that stands in
+// no envelope: {"object":"error",…} or {"type":"error",…}.
+func isFlatError(data []byte) bool {
+	var top struct{ Object, Type string }
+	return json.Unmarshal(data, &top) == nil && (top.Object == "error" || top.Type == "error")
+}
+
 // readWords understands the shapes in which model servers put an error: OpenAI's
 // envelope, the same with a string, flat objects, FastAPI's detail, plain text.
 func readWords(text []byte) words {

@@ -12,8 +12,10 @@ import (
 type look struct {
 	id, object, created, model, usage, fault jsonscan.Span
 
-	listed  bool // choices is an array
-	choices int  // how many it has
+	usageKey int  // where the key of usage begins
+	others   int  // members that OpenAI does not define for every chunk
+	listed   bool // choices is an array
+	choices  int  // how many it has
 
 	index    int
 	indexed  bool
@@ -51,10 +53,14 @@ func (l *look) scan(b []byte) bool {
 		case "model":
 			l.model = c.Skip()
 		case "usage":
+			l.usageKey = c.KeyAt
 			l.usage = c.Skip()
 		case "error":
 			l.fault = c.Skip()
+		case "system_fingerprint", "service_tier":
+			c.Skip()
 		default:
+			l.others++
 			c.Skip()
 		}
 	}

@@ -26,7 +26,7 @@ func (s *state) mend(dst, b []byte) []byte {
 		case "error":
 			c.Skip()
 		case "usage":
-			if v := c.Skip(); s.look.choices == 0 || isNull(v, b) {
+			if v := c.Skip(); s.keepsUsage(v, b) {
 				m.member(name, v.Of(b))
 			}
 		case "choices":
@@ -42,6 +42,14 @@ func (s *state) mend(dst, b []byte) []byte {
 	m.missing(has.model, "model", s.model)
 	m.missing(has.choices, "choices", []byte("[]"))
 	return append(m.dst, '}')
+}
+
+// keepsUsage: a usage beside a choice is told at the end, and null only to who asked.
+func (s *state) keepsUsage(v jsonscan.Span, b []byte) bool {
+	if isNull(v, b) {
+		return s.wantsUsage
+	}
+	return s.look.choices == 0
 }
 
 func (s *state) mendChoices(m *writer, c *jsonscan.Cursor) {

@@ -311,10 +311,26 @@ func TestRequestIsRebuilt(t *testing.T) {
 	}
 }
 
+// A usage that is null and was not asked for costs no copy.
+func TestUnaskedUsageIsCutOutInPlace(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a":1,"usage":null}`: `{"a":1}`, `{"usage":null,"a":1}`: `{"a":1}`, `{"a":1, "usage" : null , "b":2}`: `{"a":1 , "b":2}`, `{"usage":null}`: `{}`,
+	} {
+		s := &state{}
+		b := []byte(in)
+		if !s.look.scan(b) {
+			t.Fatal(in)
+		}
+		if got := s.withoutUsage(b); string(got) != want {
+			t.Errorf("%s became %s, want %s", in, got, want)
+		}
+	}
+}
+
 func BenchmarkCleanChunk(b *testing.B) {
 	chunk := []byte(`{"id":"chatcmpl-0123456789abcdefghijklmnop","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_0123456789","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null}`)
 	first := bytes.Replace(chunk, []byte(`{"content":" token"}`), []byte(`{"role":"assistant","content":""}`), 1)
-	r := &reader{state: newState(&providers.Request{Op: providers.Chat, ID: "1"}), target: "up", progress: streaming.NewProgress(time.Now())}
+	r := &reader{state: newState(&providers.Request{Op: providers.Chat, ID: "1", WantsUsage: true}), target: "up", progress: streaming.NewProgress(time.Now())}
 	if err := r.payload(&streaming.Frame{Data: first}); err != nil {
 		b.Fatal(err)
 	}

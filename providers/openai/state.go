@@ -18,6 +18,8 @@ type state struct {
 	chat      bool
 	presentAs string
 	fallback  string // id when the upstream gives none
+	// wantsUsage: the caller asked for usage, so "usage":null in its chunks is what it expects.
+	wantsUsage bool
 
 	id, model, created []byte // JSON values every payload must carry
 	known              bool
@@ -28,7 +30,6 @@ type state struct {
 	tools        []toolSeen
 
 	done      bool
-	usage     *streaming.UsageData
 	malformed int // in a row
 	look      look
 }
@@ -36,7 +37,7 @@ type state struct {
 type toolSeen struct{ choice, index int }
 
 func newState(req *providers.Request) *state {
-	s := &state{chat: req.Op == providers.Chat, presentAs: req.PresentAs}
+	s := &state{chat: req.Op == providers.Chat, presentAs: req.PresentAs, wantsUsage: req.WantsUsage}
 	prefix := "cmpl-"
 	if s.chat {
 		prefix = "chatcmpl-"
@@ -88,6 +89,19 @@ func (s *state) identify(b []byte, model string) *streaming.MetaData {
 	m.Model, _ = jsonscan.Unquote(s.model)
 	m.Created, _ = strconv.ParseInt(string(s.created), 10, 64)
 	return m
+}
+
+// withoutUsage takes "usage":null out of a payload, in the buffer it came in: it is
+// there only because the gateway asked for usage.
+func (s *state) withoutUsage(b []byte) []byte {
+	from, to := s.look.usageKey, s.look.usage.End
+	before := bytes.TrimRight(b[:from], " \t\r\n")
+	if before[len(before)-1] == ',' {
+		from = len(before) - 1
+	} else if after := bytes.TrimLeft(b[to:], " \t\r\n"); len(after) > 0 && after[0] == ',' {
+		to = len(b) - len(after) + 1
+	}
+	return append(b[:from], b[to:]...)
 }
 
 func isCreated(v jsonscan.Span, b []byte) bool {
@@ -168,7 +182,7 @@ func (s *state) stop(b []byte) string {
 }
 
 // note remembers what a payload did, after it was judged.
-func (s *state) note(b []byte, stop string) {
+func (s *state) note(stop string) {
 	l := &s.look
 	if l.choices == 0 {
 		return

@@ -67,6 +67,9 @@ func (r *reader) read(frames []streaming.Frame) ([]streaming.Event, error) {
 }
 
 func (r *reader) payload(f *streaming.Frame) error {
+	if len(bytes.TrimSpace(f.Data)) == 0 {
+		return nil // some servers ping with an empty event
+	}
 	if !r.look.scan(f.Data) {
 		r.progress.AddMalformed()
 		if r.malformed++; r.malformed >= maxMalformed {
@@ -79,6 +82,9 @@ func (r *reader) payload(f *streaming.Frame) error {
 		return inStreamError(r.target, f.Data)
 	}
 	if !r.look.listed && isNull(r.look.usage, f.Data) {
+		if isFlatError(f.Data) {
+			return inStreamError(r.target, f.Data)
+		}
 		r.progress.AddRepaired() // not a chunk at all; some servers slip in events of their own
 		return nil
 	}
@@ -107,12 +113,16 @@ func (r *reader) chunk(b []byte) error {
 	if stop == "abort" || stop == "error" {
 		return r.fail(providers.UpstreamFailed, "the upstream ended the answer with finish_reason %q", stop)
 	}
+	usage, noUsage := parseUsage(l.usage.Of(b)), isNull(l.usage, b)
 	raw := b
-	if !r.clean(b) {
+	switch {
+	case !r.clean(b):
 		raw = r.mend(nil, b)
 		r.progress.AddRepaired()
+	case noUsage && !l.usage.Empty() && !r.wantsUsage:
+		raw = r.withoutUsage(b)
 	}
-	r.note(b, stop)
+	r.note(stop)
 	ev := streaming.Event{Kind: l.kind, Index: l.index, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
 	switch {
 	case l.choices == 0:
@@ -120,16 +130,14 @@ func (r *reader) chunk(b []byte) error {
 	case ev.Kind == streaming.Lifecycle && stop != "":
 		ev.Kind = streaming.Stop
 	}
-	if u := parseUsage(l.usage.Of(b)); u != nil {
-		r.usage = u
-		if l.choices == 0 {
-			ev.Kind, ev.Usage = streaming.Usage, u
-		} else {
-			r.batch = append(r.batch, ev)
-			ev = streaming.Event{Kind: streaming.Usage, Usage: u}
-		}
-	} else if l.choices == 0 && !isNull(l.usage, b) {
-		return nil
+	switch {
+	case usage != nil && l.choices == 0:
+		ev.Kind, ev.Usage = streaming.Usage, usage
+	case usage != nil:
+		r.batch = append(r.batch, ev)
+		ev = streaming.Event{Kind: streaming.Usage, Usage: usage}
+	case l.choices == 0 && l.others == 0:
+		return nil // it says nothing: no choice, and a usage that is null or all zero
 	}
 	r.batch = append(r.batch, ev)
 	return nil

@@ -40,6 +40,7 @@ type Cursor struct {
 	Bad   bool
 	Deep  bool   // refused because of Limit
 	Name  []byte // the key that Key found, without quotes, escapes as they stand
+	KeyAt int    // where that key begins, with its quote
 	first bool
 }
 
@@ -133,7 +134,7 @@ func (c *Cursor) Key() bool {
 	if c.Bad {
 		return false
 	}
-	c.Name = c.B[s.Start+1 : s.End-1]
+	c.Name, c.KeyAt = c.B[s.Start+1:s.End-1], s.Start
 	if c.space() != ':' {
 		c.fail()
 		return false
