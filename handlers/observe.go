@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +19,9 @@ import (
 type Observer struct {
 	registry *prometheus.Registry
 	access   *AccessLog
+
+	models     sync.Map // names that are labels
+	modelCount atomic.Int64
 
 	active    *prometheus.GaugeVec
 	ends      *prometheus.CounterVec
@@ -119,7 +124,7 @@ func (l *live) end(p *streaming.Progress, err error) {
 }
 
 func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, took time.Duration) {
-	op, model := req.Op.String(), modelLabel(req, r)
+	op, model := req.Op.String(), o.modelLabel(req, r)
 	o.ends.WithLabelValues(op, e.name).Inc()
 	o.duration.WithLabelValues(op, model).Observe(took.Seconds())
 	if r.TTFT > 0 && req.Stream {
@@ -145,11 +150,22 @@ func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, too
 	o.retries.Add(float64(max(0, r.Attempts-1)))
 }
 
-// modelLabel is the caller's name of the model once a target was found for it:
-// names that lead nowhere must not become time series.
-func modelLabel(req *providers.Request, r *streaming.Report) string {
+// maxModelLabels bounds the time series that callers can make by naming models.
+const maxModelLabels = 256
+
+// modelLabel is the caller's name of the model once a target was found for it. Names
+// that lead nowhere are "unknown", and with patterns in the configuration, which let
+// any name through, those beyond the bound are "other".
+func (o *Observer) modelLabel(req *providers.Request, r *streaming.Report) string {
 	if r.Target == "" {
 		return "unknown"
 	}
+	if _, ok := o.models.Load(req.Model); ok {
+		return req.Model
+	}
+	if o.modelCount.Add(1) > maxModelLabels {
+		return "other"
+	}
+	o.models.Store(req.Model, true)
 	return req.Model
 }

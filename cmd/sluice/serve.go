@@ -30,9 +30,6 @@ type gateway struct {
 
 // serve runs the gateway until ctx ends, then drains it.
 func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer) int {
-	again := make(chan os.Signal, 2)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(again)
 	log := newLogger(cfg, stderr)
 	for _, w := range opts.Warnings {
 		log.Warn(w)
@@ -54,15 +51,11 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 		return exitFailure
 	case <-ctx.Done():
 	}
-	first(again) // the signal that ended ctx
+	// Only from here on, so that the signal that ended ctx is not taken for the second one.
+	again := make(chan os.Signal, 2)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
 	return g.stop(again)
-}
-
-func first(signals <-chan os.Signal) {
-	select {
-	case <-signals:
-	default:
-	}
 }
 
 // start binds both listeners before it serves either.

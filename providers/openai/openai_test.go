@@ -203,6 +203,17 @@ func (l *legal) check(raw []byte) error {
 	return nil
 }
 
+// What breaks behind a whole answer does not make it a cut one.
+func TestBrokenBehindAWholeAnswer(t *testing.T) {
+	const chunk = `data: {"id":"a","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"x"},"finish_reason":%s}]}` + "\n\n"
+	for finish, want := range map[string]string{`"stop"`: "complete", "null": "error kind=15"} {
+		body := io.MultiReader(strings.NewReader(fmt.Sprintf(chunk, finish)), iotest.ErrReader(io.ErrUnexpectedEOF))
+		if got := play(t, providers.Chat, "", body); !strings.Contains(got, want) {
+			t.Errorf("finish_reason %s, then a broken connection: %s", finish, got)
+		}
+	}
+}
+
 func TestPresentAs(t *testing.T) {
 	text := "data: {\"id\":\"a\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"up-1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
 	got := play(t, providers.Chat, "public", strings.NewReader(text))

@@ -183,8 +183,8 @@ func (r *reader) end(err error) error {
 	if large := new(streaming.FrameTooLargeError); errors.As(err, &large) {
 		return &providers.Error{Kind: providers.EventTooLarge, Target: r.target, Message: large.Error()}
 	}
-	if errors.Is(err, io.EOF) && r.complete() {
-		return nil
+	if r.complete() {
+		return nil // whatever broke afterwards broke behind a whole answer
 	}
 	e := r.fail(providers.Truncated, "the upstream ended the stream before the answer was finished")
 	if !errors.Is(err, io.EOF) {
