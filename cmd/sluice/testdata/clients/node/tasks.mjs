@@ -30,7 +30,7 @@ export function describe(e) {
   }
 }
 
-// Leaving is a client that goes after some pieces of an answer, as its task says.
+// Leaving is a client that goes when its task says so.
 export class Leaving {
   #task
   #report
@@ -40,7 +40,8 @@ export class Leaving {
   constructor(task, report) {
     this.#task = task
     this.#report = report
-    if (task.leave === 'signal' && !task.leave_after) this.#leaveSoon()
+    // The answer there comes when the upstream has been asked.
+    if (task.leave_when) fetch(task.leave_when).then(() => this.#leaveSoon())
   }
 
   get signal() {

@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -210,7 +211,9 @@ class Async:
         report = {"name": task["name"]}
         client = self.clients[task["base_url"], task["api_key"]]
         work = asyncio.ensure_future(getattr(self, task["op"])(client, task, report))
-        if task.get("leave") == "signal" and "leave_after" not in task:
+        if "leave_when" in task:
+            # The answer there comes when the upstream has been asked.
+            await asyncio.to_thread(lambda: urllib.request.urlopen(task["leave_when"]).read())
             self.leave_soon(task, report, work)
         try:
             await work

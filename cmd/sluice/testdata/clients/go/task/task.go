@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -28,7 +29,8 @@ type Task struct {
 	Encoding string   `json:"encoding"`
 
 	Leave      string `json:"leave"`       // "signal", "break", or "" to stay
-	LeaveAfter int    `json:"leave_after"` // pieces of text; 0 is at once
+	LeaveAfter int    `json:"leave_after"` // pieces of text
+	LeaveWhen  string `json:"leave_when"`  // or a URL that answers when it is time
 	PauseMS    int    `json:"leave_pause_ms"`
 }
 
@@ -110,8 +112,8 @@ func Run(operations map[string]func(context.Context, *Job) error, describe func(
 func (j *Job) perform(do func(context.Context, *Job) error, describe func(error) *Error) {
 	j.ctx, j.cancel = context.WithCancel(context.Background())
 	defer j.cancel()
-	if j.Leave == "signal" && j.LeaveAfter == 0 {
-		j.leaveSoon()
+	if j.LeaveWhen != "" {
+		go j.leaveWhenTold()
 	}
 	if err := do(j.ctx, j); err != nil {
 		j.Report.Error = describe(err)
@@ -119,6 +121,14 @@ func (j *Job) perform(do func(context.Context, *Job) error, describe func(error)
 	select {
 	case j.Report.LeftAt = <-j.left:
 	default:
+	}
+}
+
+// leaveWhenTold leaves when the upstream has been asked.
+func (j *Job) leaveWhenTold() {
+	if answer, err := http.Get(j.LeaveWhen); err == nil {
+		_ = answer.Body.Close()
+		j.leaveSoon()
 	}
 }
 
