@@ -15,24 +15,27 @@ import (
 type AccessLog struct {
 	lines   chan *accessLine
 	dropped atomic.Int64
+	quit    chan struct{}
 	done    chan struct{}
 	once    sync.Once
 	log     *slog.Logger
 	flush   func()
 }
 
+// accessLine is what is told of an answer. It holds nothing of the request's body.
 type accessLine struct {
-	call   call
-	report streaming.Report
-	end    end
-	err    error
-	took   time.Duration
+	id, op, key, remote, model string
+	stream                     bool
+	report                     streaming.Report
+	end                        end
+	err                        error
+	took                       time.Duration
 }
 
 // NewAccessLog starts the writer. queue bounds the lines waiting; flush, which may be
 // nil, is called when the queue has run empty. Close ends it.
 func NewAccessLog(log *slog.Logger, queue int, flush func()) *AccessLog {
-	a := &AccessLog{lines: make(chan *accessLine, queue), done: make(chan struct{}), log: log, flush: flush}
+	a := &AccessLog{lines: make(chan *accessLine, queue), quit: make(chan struct{}), done: make(chan struct{}), log: log, flush: flush}
 	if a.flush == nil {
 		a.flush = func() {}
 	}
@@ -53,29 +56,39 @@ func (a *AccessLog) add(l *accessLine) {
 
 func (a *AccessLog) run() {
 	defer close(a.done)
-	for l := range a.lines {
-		a.write(l)
-		if len(a.lines) == 0 {
+	for {
+		select {
+		case l := <-a.lines:
+			a.write(l)
+			if len(a.lines) == 0 {
+				a.flush()
+			}
+		case <-a.quit:
+			for len(a.lines) > 0 {
+				a.write(<-a.lines)
+			}
 			a.flush()
+			return
 		}
 	}
-	a.flush()
 }
 
-// Close writes what is waiting. No answer may end after it.
+// Close writes what is waiting. Lines of answers that end later are lost.
 func (a *AccessLog) Close() {
-	a.once.Do(func() { close(a.lines) })
+	a.once.Do(func() { close(a.quit) })
 	<-a.done
 }
 
 func (a *AccessLog) write(l *accessLine) {
+	if l.op == "" {
+		a.writeRefusal(l)
+		return
+	}
 	r := &l.report
 	attrs := make([]slog.Attr, 0, 24)
 	attrs = append(attrs,
-		slog.String("request_id", l.call.req.ID), slog.String("op", l.call.req.Op.String()),
-		slog.String("key", l.call.who.Key), slog.String("remote", l.call.remote),
-		slog.String("model", l.call.req.Model), slog.String("target", r.Target),
-		slog.Bool("stream", l.call.req.Stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
+		slog.String("request_id", l.id), slog.String("op", l.op), slog.String("key", l.key), slog.String("remote", l.remote),
+		slog.String("model", l.model), slog.String("target", r.Target), slog.Bool("stream", l.stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
 		slog.Duration("took", l.took.Round(time.Microsecond)), slog.Duration("ttft", r.TTFT.Round(time.Microsecond)),
 		slog.Int64("in", r.Usage.Prompt), slog.Int64("out", r.Usage.Completion), slog.Bool("estimated", r.Usage.Estimated),
 		slog.Int64("attempts", r.Attempts))
@@ -94,4 +107,11 @@ func (a *AccessLog) write(l *accessLine) {
 		attrs = append(attrs, slog.String("error", l.err.Error()))
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, "answer", attrs...)
+}
+
+// writeRefusal tells of a request that got no answer; its model stands for the route.
+func (a *AccessLog) writeRefusal(l *accessLine) {
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "refused",
+		slog.String("request_id", l.id), slog.String("route", l.model), slog.String("remote", l.remote),
+		slog.String("end", l.end.name), slog.Int("status", l.end.status), slog.Any("error", l.err))
 }

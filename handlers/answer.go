@@ -70,3 +70,13 @@ func estimate(req *providers.Request, r *streaming.Report) streaming.UsageData {
 	}
 	return u
 }
+
+// settled is what an answer that ended with err cost. A count that the upstream told
+// in the middle of an answer that was then cut is older than what flowed.
+func settled(req *providers.Request, r *streaming.Report, err error) streaming.UsageData {
+	u := estimate(req, r)
+	if err != nil && r.Since > 0 {
+		u.Completion, u.Total, u.Estimated = u.Completion+r.Since, u.Total+r.Since, true
+	}
+	return u
+}

@@ -79,16 +79,28 @@ func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 
 // fail is the one place where a request without an answer gets its error.
 func (s *Server) fail(err error, c echo.Context) {
-	if p := new(streaming.PanicError); errors.As(err, &p) {
-		s.opt.Log.Error("panic", slog.String("request_id", requestID(c)), slog.Any("value", p.Value), slog.String("stack", string(p.Stack)))
-	}
+	s.logPanic(requestID(c), err)
 	if c.Response().Committed {
 		return
 	}
 	if h := new(echo.HTTPError); errors.As(err, &h) {
 		err = routeError(h, c.Request())
 	}
-	describe(err).write(c.Response(), c.Request().Method == http.MethodHead)
+	f := describe(err)
+	if _, told := c.Get(toldKey).(bool); !told {
+		s.opt.Observer.refuse(c, f)
+	}
+	f.write(c.Response(), c.Request().Method == http.MethodHead)
+}
+
+// toldKey marks requests that came as far as an answer, which tells of itself.
+const toldKey = "told"
+
+// logPanic writes down what the client is only told the request id of.
+func (s *Server) logPanic(id string, err error) {
+	if p := new(streaming.PanicError); errors.As(err, &p) {
+		s.opt.Log.Error("panic", slog.String("request_id", id), slog.Any("value", p.Value), slog.String("stack", string(p.Stack)))
+	}
 }
 
 // routeError turns what the framework says into the table's kinds.

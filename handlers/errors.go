@@ -91,7 +91,7 @@ func describe(err error) failure {
 func fromProvider(e *providers.Error) failure {
 	f := failure{end: ends[e.Kind], message: e.Message, param: e.Param, retryAfter: e.RetryAfter}
 	if e.Kind == providers.UpstreamCredential {
-		f.message = "The upstream refused the gateway's credential: " + e.Message
+		f.message = "The upstream refused the gateway's credential. Its operator finds the upstream's words in the log." // they may hold parts of the key
 		return f
 	}
 	if e.Kind == providers.Passed && e.Status != 0 || e.Kind == providers.UpstreamFailed && e.Status >= 500 {
@@ -105,6 +105,9 @@ func fromProvider(e *providers.Error) failure {
 	}
 	if e.Kind == providers.Passed && e.Status == http.StatusRequestTimeout {
 		f.final = false
+	}
+	if f.code == "insufficient_quota" {
+		f.final = true
 	}
 	if f.retryAfter == 0 && f.status == http.StatusServiceUnavailable {
 		f.retryAfter = time.Second

@@ -1,11 +1,13 @@
 package handlers
 
 import (
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -34,6 +36,7 @@ type Observer struct {
 	malformed prometheus.Counter
 	repaired  prometheus.Counter
 	retries   prometheus.Counter
+	refused   *prometheus.CounterVec
 }
 
 // buckets double from the first value to the last, as the OpenTelemetry
@@ -62,8 +65,9 @@ func NewObserver(log *AccessLog) *Observer {
 		malformed: plain("gateway_upstream_malformed_events_total", "Upstream events that were skipped because they were broken."),
 		repaired:  plain("gateway_upstream_repaired_events_total", "Upstream events that were mended for strict clients."),
 		retries:   plain("gateway_retries_total", "Attempts beyond the first of an answer."),
+		refused:   counter("gateway_refused_requests_total", "Requests that came to no answer, by why.", "end"),
 	}
-	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.heartbeat, o.malformed, o.repaired, o.retries,
+	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if log != nil {
 		o.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -115,13 +119,27 @@ func (l *live) end(p *streaming.Progress, err error) {
 	l.active.Dec()
 	f := describe(err)
 	r := p.Report()
-	r.Usage = estimate(l.call.req, &r)
+	r.Usage = settled(l.call.req, &r, err)
 	took := time.Since(l.call.start)
 	l.observer.count(l.call.req, &r, f.end, took)
 	if l.observer.access != nil {
-		l.observer.access.add(&accessLine{call: *l.call, report: r, end: f.end, err: err, took: took})
+		req := l.call.req
+		l.observer.access.add(&accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, model: req.Model, stream: req.Stream,
+			report: r, end: f.end, err: err, took: took})
 	}
 }
+
+// refuse tells of a request that came to no answer: no key, a bad body, no such route.
+func (o *Observer) refuse(c echo.Context, f failure) {
+	o.refused.WithLabelValues(f.name).Inc()
+	if o.access != nil {
+		route := c.Request().Method + " " + c.Request().URL.Path
+		o.access.add(&accessLine{id: requestID(c), remote: c.RealIP(), model: route[:min(len(route), maxRoute)], end: f.end, err: errors.New(f.message)})
+	}
+}
+
+// maxRoute is how much of a path that leads nowhere is told.
+const maxRoute = 256
 
 func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, took time.Duration) {
 	op, model := req.Op.String(), o.modelLabel(req, r)

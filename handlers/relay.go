@@ -38,11 +38,13 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 			return err
 		}
 		out := s.sink(c, req)
+		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
 		err = s.answer(c.Request().Context(), call{req: req, who: who, start: start, remote: c.RealIP()}, out)
 		if !out.Started() {
+			c.Set(toldKey, true)
 			return err
 		}
-		c.Response().Committed = true
+		s.logPanic(req.ID, err)
 		if _, body := out.(*streaming.Body); body && err != nil {
 			panic(http.ErrAbortHandler)
 		}
@@ -75,7 +77,7 @@ func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.readBody(c)
+	body, err := s.readBody(c, s.bodyLimit(op))
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +113,18 @@ func tooLarge(limit int64) error {
 	return &providers.Error{Kind: providers.TooLarge, Message: "The request body is larger than the limit of " + byteCount(limit) + "."}
 }
 
-func (s *Server) readBody(c echo.Context) ([]byte, error) {
+// bodyLimit is larger where a body may hold images or files.
+func (s *Server) bodyLimit(op providers.Op) int64 {
+	switch op {
+	case providers.Chat, providers.Responses, providers.Passthrough:
+		return max(s.opt.Body, s.opt.BodyVision)
+	default:
+		return s.opt.Body
+	}
+}
+
+func (s *Server) readBody(c echo.Context, limit int64) ([]byte, error) {
 	r := c.Request()
-	limit := max(s.opt.Body, s.opt.BodyVision)
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
@@ -124,7 +135,8 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 	if err != nil {
 		return nil, &providers.Error{Kind: providers.BadRequest, Message: "The request body could not be read to its end.", Err: err}
 	}
-	return body, http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{})
+	_ = http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{}) // a writer without deadlines had none set
+	return body, nil
 }
 
 // readAll reads a body whose length may be known, without growing for it.

@@ -131,8 +131,3 @@ func (e *Event) Clone() Event {
 	}
 	return c
 }
-
-// Fail returns a stream that yields only err.
-func Fail(err error) Stream {
-	return func(yield func([]Event, error) bool) { yield(nil, err) }
-}

@@ -37,13 +37,12 @@ type Frames struct {
 	full       bool // the last read filled the buffer
 	large      bool // an event was over the limit; nothing behind it is told
 
-	name     []byte
-	data     part
-	hasData  bool
-	joined   []byte // data of an event with several data lines
-	useJoin  bool
-	out      []Frame
-	comments int
+	name    []byte
+	data    part
+	hasData bool
+	joined  []byte // data of an event with several data lines
+	useJoin bool
+	out     []Frame
 }
 
 // part is a part of the buffer.
@@ -90,9 +89,6 @@ func (f *Frames) Close() {
 	giveBuffer(f.buf)
 	f.buf = nil
 }
-
-// Comments counts the comment lines seen: they show that the source is alive.
-func (f *Frames) Comments() int { return f.comments }
 
 // Next reads once and returns the events that are complete by then, which may be
 // none. At the end of the source it returns its error, io.EOF for a plain end.
@@ -217,8 +213,7 @@ func (f *Frames) line(line []byte, at int) {
 	}
 	colon := bytes.IndexByte(line, ':')
 	if colon == 0 {
-		f.comments++
-		return
+		return // a comment
 	}
 	field, value := line, line[len(line):]
 	if colon > 0 {

@@ -18,16 +18,14 @@ type Progress struct {
 	start time.Time
 
 	first, last atomic.Int64 // nanoseconds after start; 0: not yet
-	events      atomic.Int64
-	bytes       atomic.Int64
 	choices     [maxCounted]struct{ deltas, bytes atomic.Int64 }
 	heartbeats  atomic.Int64
 	malformed   atomic.Int64
 	repaired    atomic.Int64
 	attempts    atomic.Int64
 	usage       atomic.Pointer[UsageData]
+	atUsage     atomic.Int64 // counted when usage was told
 	target      atomic.Pointer[string]
-	model       atomic.Pointer[string]
 	stop        atomic.Pointer[string]
 }
 
@@ -40,7 +38,6 @@ func (p *Progress) Count(batch []Event, now time.Time) {
 	for i := range batch {
 		p.countEvent(&batch[i], at)
 	}
-	p.events.Add(int64(len(batch)))
 }
 
 func (p *Progress) countEvent(ev *Event, at int64) {
@@ -50,13 +47,11 @@ func (p *Progress) countEvent(ev *Event, at int64) {
 		c.deltas.Add(1)
 		c.bytes.Add(int64(ev.contentSize()))
 		p.noteContent(at)
-	case Whole, Bytes:
-		p.bytes.Add(int64(len(ev.Raw)))
+	case Whole:
+		p.choices[0].bytes.Add(int64(ev.Size))
 		p.noteContent(at)
-	case Meta:
-		if m := ev.Meta; m != nil && m.Model != "" {
-			p.model.Store(&m.Model)
-		}
+	case Bytes:
+		p.noteContent(at)
 	default:
 	}
 	if ev.Usage != nil {
@@ -90,6 +85,16 @@ func (p *Progress) SetUsage(u *UsageData) {
 	c := *u
 	c.Raw = nil
 	p.usage.Store(&c)
+	p.atUsage.Store(p.counted())
+}
+
+// counted estimates the output tokens so far, per choice.
+func (p *Progress) counted() (n int64) {
+	for i := range p.choices {
+		d, b := p.choices[i].deltas.Load(), p.choices[i].bytes.Load()
+		n += max(d, int64(float64(b)/bytesPerToken))
+	}
+	return n
 }
 
 // SetStop notes a finish reason.
@@ -112,12 +117,11 @@ type Report struct {
 	Start               time.Time
 	TTFT                time.Duration // to the first content; 0: none yet
 	LastToken           time.Duration // from Start to the last content
-	Deltas              int64         // content events over all choices
-	Bytes               int64         // content bytes over all choices
+	Since               int64         // output tokens estimated from what flowed after the last reported usage
 	Heartbeats          int64
 	Malformed, Repaired int64
 	Attempts            int64
-	Target, Model       string
+	Target              string
 	Stop                string
 	Usage               UsageData // as reported, else estimated from what flowed
 	Reported            bool      // the upstream told its usage
@@ -125,24 +129,17 @@ type Report struct {
 
 // Report reads everything at once; each value is exact, the set is not atomic.
 func (p *Progress) Report() Report {
+	counted := p.counted()
 	r := Report{
 		Start: p.start, TTFT: time.Duration(p.first.Load()), LastToken: time.Duration(p.last.Load()),
 		Heartbeats: p.heartbeats.Load(), Malformed: p.malformed.Load(), Repaired: p.repaired.Load(),
-		Attempts: p.attempts.Load(), Target: load(&p.target), Model: load(&p.model), Stop: load(&p.stop),
-		Bytes: p.bytes.Load(),
-	}
-	var estimate int64
-	for i := range p.choices {
-		d, b := p.choices[i].deltas.Load(), p.choices[i].bytes.Load()
-		r.Deltas += d
-		r.Bytes += b
-		estimate += max(d, int64(float64(b)/bytesPerToken))
+		Attempts: p.attempts.Load(), Target: load(&p.target), Stop: load(&p.stop),
 	}
 	if u := p.usage.Load(); u != nil {
-		r.Usage, r.Reported = *u, true
+		r.Usage, r.Reported, r.Since = *u, true, counted-p.atUsage.Load()
 		return r
 	}
-	r.Usage = UsageData{Completion: estimate, Total: estimate, Estimated: true}
+	r.Usage = UsageData{Completion: counted, Total: counted, Estimated: true}
 	return r
 }
 

@@ -108,6 +108,9 @@ func (x *run) send(batch []Event) error {
 	return nil
 }
 
+// lookAgain is how soon a heartbeat that met a write looks whether it is due.
+const lookAgain = time.Second
+
 // heartbeat is called by its timer, which is armed lazily: writes only note their
 // time, and the timer sleeps on for what is missing.
 func (x *run) heartbeat() {
@@ -117,7 +120,7 @@ func (x *run) heartbeat() {
 		}
 	}()
 	if !x.mu.TryLock() { // a write is under way: the client is not waiting for a sign of life
-		x.beat.Reset(x.relay.Heartbeat)
+		x.beat.Reset(min(x.relay.Heartbeat, lookAgain))
 		return
 	}
 	defer x.mu.Unlock()

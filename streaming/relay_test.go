@@ -107,7 +107,7 @@ func TestPanicEndsTheAnswer(t *testing.T) {
 	if fault := new(streaming.PanicError); !errors.As(err, &fault) || fault.Value != "ouch" || len(sink.Ends()) != 1 {
 		t.Errorf("got %v, ends %v", err, sink.Ends())
 	}
-	if r := p.Report(); r.Deltas != 1 || r.Usage.Completion != 1 || !r.Usage.Estimated {
+	if r := p.Report(); r.Usage.Completion != 1 || !r.Usage.Estimated {
 		t.Errorf("what was delivered is not counted: %+v", r)
 	}
 }
@@ -145,7 +145,11 @@ func TestEstimatePerChoice(t *testing.T) {
 	}
 	p.SetUsage(&streaming.UsageData{Completion: 7, Total: 9})
 	p.SetUsage(&streaming.UsageData{Completion: 8, Total: 10})
-	if r := p.Report(); r.Usage.Completion != 8 || r.Usage.Estimated {
-		t.Errorf("the last reported usage counts: %+v", r.Usage)
+	if r := p.Report(); r.Usage.Completion != 8 || r.Usage.Estimated || r.Since != 0 {
+		t.Errorf("the last reported usage counts: %+v", r)
+	}
+	p.Count([]streaming.Event{{Kind: streaming.Text, Index: 1, Text: "c"}}, time.Now())
+	if r := p.Report(); r.Since != 1 {
+		t.Errorf("one delta came after the usage: %+v", r)
 	}
 }

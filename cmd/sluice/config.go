@@ -126,7 +126,7 @@ type ModelsListing struct {
 
 // Key is one [[keys]] table: a caller and exactly one form of its key.
 type Key struct {
-	Name    string `toml:"name" example:"\"app\"" doc:"Who calls; shown in logs and metrics."`
+	Name    string `toml:"name" example:"\"app\"" doc:"Who calls; shown in logs."`
 	Key     Secret `toml:"key" group:"key" example:"\"${APP_KEY}\"" doc:"The key that the caller sends."`
 	KeyFile string `toml:"key_file" group:"key" example:"\"secrets/app.key\"" doc:"Or a file that holds it."`
 	Hash    Secret `toml:"hash" group:"key" example:"\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"" doc:"Or the SHA-256 of it: printf %s \"$APP_KEY\" | sha256sum"`
@@ -152,7 +152,7 @@ func (k Key) Digest() (sum [sha256.Size]byte, ok bool) {
 // Upstream is one [[upstreams]] table. The optional limits are nil when the
 // ones of [timeouts] hold.
 type Upstream struct {
-	Name         string            `toml:"name" example:"\"openai\"" doc:"Name in targets, logs and metrics: letters, digits, dot, dash, underscore."`
+	Name         string            `toml:"name" example:"\"openai\"" doc:"Name in targets and logs: letters, digits, dot, dash, underscore."`
 	Kind         string            `toml:"kind" doc:"Wire protocol: \"openai\" is OpenAI and everything that speaks its API."`
 	BaseURL      string            `toml:"base_url" example:"\"https://api.openai.com/v1\"" doc:"Where its API begins, version included."`
 	APIKey       Secret            `toml:"api_key" group:"api_key" example:"\"${OPENAI_API_KEY}\"" doc:"Credential of the gateway at this upstream."`

@@ -140,6 +140,7 @@ func (g *gateway) stop(again <-chan os.Signal) int {
 			_ = srv.Close()
 		}
 	}
+	waitIdle(idle, time.Second, nil) // closing the connections ends writes that were stuck
 	g.log.Info("stopped", slog.Int("exit", code))
 	return code
 }
