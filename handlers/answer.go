@@ -20,9 +20,9 @@ type call struct {
 // answer is the line that every request walks: tokens flow from the router to the
 // sink, and what they were is settled and told, however the answer ends. A panic
 // on the way ends the answer as an error of the relay.
-func (s *Server) answer(ctx context.Context, c call, out streaming.Sink) error {
+func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink) error {
 	p := streaming.NewProgress(c.start)
-	live := s.opt.Observer.begin(&c)
+	live := s.opt.Observer.begin(c)
 	var err error
 	defer func() { live.end(p, err) }()
 	relay := s.opt.Relay

@@ -106,7 +106,7 @@ func fromProvider(e *providers.Error) failure {
 	if e.Kind == providers.Passed && e.Status == http.StatusRequestTimeout {
 		f.final = false
 	}
-	if f.code == "insufficient_quota" {
+	if e.Final() {
 		f.final = true
 	}
 	if f.retryAfter == 0 && f.status == http.StatusServiceUnavailable {

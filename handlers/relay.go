@@ -39,7 +39,7 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		}
 		out := s.sink(c, req)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-		err = s.answer(c.Request().Context(), call{req: req, who: who, start: start, remote: c.RealIP()}, out)
+		err = s.answer(c.Request().Context(), &call{req: req, who: who, start: start, remote: c.RealIP()}, out)
 		if !out.Started() {
 			c.Set(toldKey, true)
 			return err

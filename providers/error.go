@@ -89,7 +89,8 @@ func AsError(err error) *Error {
 }
 
 // Retryable reports whether another try, here or elsewhere, may succeed. It is
-// false for everything that the caller must change.
+// false for everything that the caller must change. See Final for errors where only
+// another target helps.
 func (e *Error) Retryable() bool {
 	switch e.Kind {
 	case RateLimited, Overloaded, Unreachable, UpstreamFailed, UpstreamCredential, Protocol, Truncated, Timeout:
@@ -100,6 +101,15 @@ func (e *Error) Retryable() bool {
 		return false
 	}
 }
+
+// Final reports whether the same target would fail the same way for this gateway
+// however often it is asked: its account has no credit left (OpenAI error codes,
+// insufficient_quota). Another target may still answer.
+func (e *Error) Final() bool {
+	return e.Code == insufficientQuota || e.Type == insufficientQuota
+}
+
+const insufficientQuota = "insufficient_quota"
 
 // Invalid is a BadRequest that names the field and says what to do.
 func Invalid(param, message string) *Error {

@@ -17,7 +17,7 @@ func (r *Request) PromptEstimate() int64 {
 		return 0
 	}
 	n := 0
-	c := jsonscan.Cursor{B: r.Body}
+	c := jsonscan.Cursor{B: r.Body, Limit: 1 << 20} // Parse has bounded it
 	for c.Object(); c.Key(); {
 		name := string(c.Name)
 		v := c.Skip()

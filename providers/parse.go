@@ -7,6 +7,7 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"sluice/streaming/jsonscan"
 )
@@ -36,7 +37,7 @@ type field struct {
 
 // guarded are the keys whose meaning must not depend on which of two a parser
 // takes: twice, also in another case, is refused.
-var guarded = [...]string{"model", "stream", "messages", "input", "prompt", "stream_options", "n", "reasoning_effort"}
+var guarded = [...]string{"model", "stream", "messages", "input", "prompt", "stream_options", "n", "reasoning_effort", "reasoning"}
 
 func (r *Request) parseJSON(depth int) error {
 	var fields [len(guarded)]field
@@ -77,9 +78,11 @@ func keyName(raw []byte) string {
 	return s
 }
 
+// guardIndex compares as lenient parsers do, by Unicode case folding: the long s
+// (U+017F) counts as an s, so names of different length may be the same key.
 func guardIndex(name string) int {
 	for i, g := range guarded {
-		if len(name) == len(g) && strings.EqualFold(name, g) {
+		if strings.EqualFold(name, g) {
 			return i
 		}
 	}
@@ -101,7 +104,7 @@ func badJSON(c *jsonscan.Cursor, body []byte) error {
 
 // take checks the members in the order in which a reader would ask for them.
 func (r *Request) take(f *[len(guarded)]field) error {
-	model, stream, messages, input, options, n, effort := f[0], f[1], f[2], f[3], f[5], f[6], f[7]
+	model, stream, messages, input, options, n, effort, reasoning := f[0], f[1], f[2], f[3], f[5], f[6], f[7], f[8]
 	if err := r.takeModel(model); err != nil {
 		return err
 	}
@@ -111,14 +114,49 @@ func (r *Request) take(f *[len(guarded)]field) error {
 	if err := r.takeContent(messages, input); err != nil {
 		return err
 	}
-	if e := string(effort.span.Of(r.Body)); effort.seen && e != "null" && e != `"none"` {
-		r.Reasoning = true
-	}
+	r.Reasoning = effort.seen && thinks(effort.span.Of(r.Body)) || reasoning.seen && r.thinksIn(reasoning.span)
 	return r.takeChoices(n)
+}
+
+// thinks reports whether a value of effort asks the model to think.
+func thinks(effort []byte) bool { return string(effort) != "null" && string(effort) != `"none"` }
+
+// thinksIn reports whether the reasoning object of the Responses API asks the model
+// to think; without an effort the model's own default holds.
+func (r *Request) thinksIn(object jsonscan.Span) bool {
+	if r.Body[object.Start] != '{' {
+		return false
+	}
+	asked := true
+	c := jsonscan.Cursor{B: r.Body[:object.End], I: object.Start, Limit: 1 << 20}
+	for c.Object(); c.Key(); {
+		name := keyName(c.Name)
+		if v := c.Skip(); name == "effort" {
+			asked = thinks(v.Of(r.Body))
+		}
+	}
+	return asked
 }
 
 // defaultModeration is the model that OpenAI takes when a moderation names none.
 const defaultModeration = "omni-moderation-latest"
+
+// maxModelName bounds a model name in bytes: it becomes a label, a header and the
+// key of caches, and no upstream has a name near as long.
+const maxModelName = 256
+
+// checkModel refuses a name that no upstream could have. hint tells where the name was expected.
+func checkModel(name, hint string) error {
+	switch {
+	case name == "":
+		return Invalid("model", hint+" GET /v1/models lists the models that can be used.")
+	case len(name) > maxModelName:
+		return Invalid("model", fmt.Sprintf("model is longer than %d bytes. GET /v1/models lists the models that can be used.", maxModelName))
+	case !utf8.ValidString(name):
+		return Invalid("model", "model must be valid UTF-8.")
+	}
+	return nil
+}
 
 func (r *Request) takeModel(f field) error {
 	if !f.seen && r.Op == Moderations {
@@ -128,9 +166,9 @@ func (r *Request) takeModel(f field) error {
 	if !f.seen {
 		return Invalid("model", "You must provide a model parameter. GET /v1/models lists the models that can be used.")
 	}
-	name, ok := jsonscan.Unquote(f.span.Of(r.Body))
-	if !ok || name == "" {
-		return Invalid("model", "model must be a non-empty string. GET /v1/models lists the models that can be used.")
+	name, _ := jsonscan.Unquote(f.span.Of(r.Body)) // "" when it is no string
+	if err := checkModel(name, "model must be a non-empty string."); err != nil {
+		return err
 	}
 	r.Model, r.model = name, f.span
 	return nil
@@ -140,7 +178,7 @@ func (r *Request) takeStream(f, options field) error {
 	if f.seen {
 		switch string(f.span.Of(r.Body)) {
 		case "true":
-			r.Stream = true
+			r.Stream = r.Op.streams()
 		case "false", "null":
 		default:
 			return Invalid("stream", "stream must be true or false.")
@@ -241,9 +279,13 @@ func (r *Request) takePart(part jsonscan.Span) error {
 		if r.Model != "" {
 			return Invalid("model", "The form has more than one model field. Send it once.")
 		}
-		r.Model, r.model = string(value.Of(r.Body)), value
+		name := string(value.Of(r.Body))
+		if err := checkModel(name, "The model field of the form must not be empty."); err != nil {
+			return err
+		}
+		r.Model, r.model = name, value
 	case "stream":
-		r.Stream = string(value.Of(r.Body)) == "true"
+		r.Stream = r.Op.streams() && string(value.Of(r.Body)) == "true"
 	}
 	return nil
 }

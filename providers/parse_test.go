@@ -22,10 +22,14 @@ func TestParseRefuses(t *testing.T) {
 		`{"model":5,` + hi + `}`:               {"model", "non-empty"},
 		`{"model":"a","model":"b",` + hi + `}`: {"model", "more than once"},
 		`{"model":"a","Model":"b",` + hi + `}`: {"model", "more than once"},
-		`{"model":"a","mod\u0065l":"b",` + hi + `}`:    {"model", "more than once"},
-		`{"model":"a",` + hi + `,"MESSAGES":[]}`:       {"messages", "more than once"},
-		`{"model":"m","stream":1,` + hi + `}`:          {"stream", "true or false"},
-		`{"model":"m","stream_options":[],` + hi + `}`: {"stream_options", "object"},
+		`{"model":"a","mod\u0065l":"b",` + hi + `}`:               {"model", "more than once"},
+		`{"model":"a",` + hi + `,"MESSAGES":[]}`:                  {"messages", "more than once"},
+		`{"model":"a",` + hi + `,"me\u017fsages":[]}`:             {"messages", "more than once"},
+		`{"model":"a",` + hi + `,"meſſageſ":[]}`:                  {"messages", "more than once"},
+		`{"model":"a","reasoning":{},"REASONING":{},` + hi + `}`:  {"reasoning", "more than once"},
+		`{"model":"` + strings.Repeat("x", 257) + `",` + hi + `}`: {"model", "256 bytes"},
+		`{"model":"m","stream":1,` + hi + `}`:                     {"stream", "true or false"},
+		`{"model":"m","stream_options":[],` + hi + `}`:            {"stream_options", "object"},
 		`{"model":"m"}`:                  {"messages", "missing"},
 		`{"model":"m","messages":[ ]}`:   {"messages", "non-empty"},
 		`{"model":"m","messages":"hi"}`:  {"messages", "non-empty"},
@@ -77,6 +81,57 @@ func TestParseForm(t *testing.T) {
 	}
 	if _, err := Parse(Passthrough, "/x", "multipart/form-data; boundary=B", []byte("--B--\r\n"), 64); AsError(err) == nil {
 		t.Errorf("a form without a model passed: %v", err)
+	}
+}
+
+func TestParseFormRefusesNames(t *testing.T) {
+	for name, want := range map[string]string{"": "not be empty", "a\xffb": "UTF-8", strings.Repeat("x", 257): "256 bytes"} {
+		body := "--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n" + name + "\r\n--B--\r\n"
+		_, err := Parse(Passthrough, "/audio/transcriptions", "multipart/form-data; boundary=B", []byte(body), 64)
+		if e := AsError(err); e == nil || e.Kind != BadRequest || e.Param != "model" || !strings.Contains(e.Message, want) {
+			t.Errorf("%.20q: %v, want %q", name, err, want)
+		}
+	}
+	if _, err := parseChat(`{"model":"` + strings.Repeat("x", 256) + `","messages":[0]}`); err != nil {
+		t.Errorf("256 bytes: %v", err)
+	}
+}
+
+func TestStreamOnlyWhereThereAreStreams(t *testing.T) {
+	const body = `{"model":"m","stream":true,"input":"hi","messages":[{}]}`
+	form := "--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--B\r\nContent-Disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--B--\r\n"
+	for op, want := range map[Op]bool{Chat: true, Completions: true, Responses: true, Passthrough: true, Embeddings: false, Moderations: false} {
+		r, err := Parse(op, "/x", "application/json", []byte(body), 64)
+		if err != nil || r.Stream != want || string(r.Rewrite("m", true)) != body && !want {
+			t.Errorf("%v: %+v, %v", op, r, err)
+		}
+		if r, err := Parse(op, "/x", "multipart/form-data; boundary=B", []byte(form), 64); err != nil || r.Stream != want {
+			t.Errorf("%v, form: %+v, %v", op, r, err)
+		}
+	}
+}
+
+func TestReasoning(t *testing.T) {
+	for member, want := range map[string]bool{
+		`"x":1`: false, `"reasoning_effort":"low"`: true, `"reasoning_effort":"none"`: false, `"reasoning_effort":null`: false,
+		`"reasoning":{}`: true, `"reasoning":{"effort":"high"}`: true, `"reasoning":{"summary":"auto", "effort" : "none" }`: false,
+		`"reasoning":{"effort":null}`: false, `"reasoning":null`: false, `"reasoning":"high"`: false,
+	} {
+		r, err := Parse(Responses, "/responses", "application/json", []byte(`{"model":"m","input":"hi",`+member+`}`), 64)
+		if err != nil || r.Reasoning != want {
+			t.Errorf("%s: %v, %v", member, r, err)
+		}
+	}
+}
+
+func TestFinal(t *testing.T) {
+	for _, e := range []*Error{{Kind: RateLimited, Code: "insufficient_quota"}, {Kind: RateLimited, Type: "insufficient_quota"}} {
+		if !e.Final() || !e.Retryable() {
+			t.Errorf("%+v: another target may still answer, this one will not", e)
+		}
+	}
+	if (&Error{Kind: RateLimited, Code: "rate_limit_exceeded"}).Final() {
+		t.Error("a rate limit passes")
 	}
 }
 

@@ -30,6 +30,10 @@ func (o Op) String() string {
 	return [...]string{"chat", "completions", "embeddings", "moderations", "responses", "passthrough"}[o]
 }
 
+// streams reports whether an answer may come as a stream; elsewhere "stream" is a
+// member like any other, which the upstream judges.
+func (o Op) streams() bool { return o != Embeddings && o != Moderations }
+
 // Request is one call as the caller made it. It is built once by Parse and then
 // only read, by any goroutine.
 type Request struct {
@@ -39,7 +43,7 @@ type Request struct {
 	ContentType string
 	Body        []byte // immutable, as received
 	Model       string // as the caller named it
-	Stream      bool
+	Stream      bool   // asked for, and the operation has streams
 	// WantsUsage is set when the caller asked for usage in its stream.
 	WantsUsage bool
 	// Reasoning is set when the caller asked the model to think.

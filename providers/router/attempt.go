@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/providers"
@@ -12,7 +13,8 @@ import (
 
 // attempt is one try at one target. Its timer is armed for the phase the try is in
 // and cancels the try's context with the *providers.Error that says why; events only
-// note their time.
+// note their time. While a batch is with the reader the clocks stand still: a slow
+// client is not the upstream's fault.
 type attempt struct {
 	target *Target
 	limits Phases
@@ -24,7 +26,10 @@ type attempt struct {
 	token time.Time // when the phase began, or of the last content
 	alive time.Time // of the last sign of life
 	timer *time.Timer
+	rang  bool // the timer ended while a batch was with the reader
 	over  bool
+
+	lent atomic.Bool // a batch is with the reader
 }
 
 type phase uint8
@@ -35,9 +40,12 @@ const (
 	flowing
 )
 
-func newAttempt(ctx context.Context, t *Target, firstToken time.Duration) *attempt {
+func newAttempt(ctx context.Context, t *Target, req *providers.Request, firstToken time.Duration) *attempt {
 	a := &attempt{target: t, limits: t.Phases}
 	a.limits.FirstToken = firstToken
+	if atOnce(req) {
+		a.limits.Headers = max(orNever(a.limits.Headers), orNever(firstToken))
+	}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.token = time.Now()
 	a.alive = a.token
@@ -46,6 +54,9 @@ func newAttempt(ctx context.Context, t *Target, firstToken time.Duration) *attem
 	a.timer = time.AfterFunc(max(a.left(a.token), 0), a.expire)
 	return a
 }
+
+// atOnce reports whether an upstream may send its headers only with the whole answer.
+func atOnce(req *providers.Request) bool { return !req.Stream || req.Op == providers.Passthrough }
 
 func (a *attempt) close() {
 	a.mu.Lock()
@@ -92,6 +103,10 @@ func (a *attempt) expire() {
 	if a.over {
 		return
 	}
+	if a.lent.Load() {
+		a.rang = true
+		return
+	}
 	if left := a.left(time.Now()); left > 0 {
 		a.timer.Reset(left)
 		return
@@ -108,11 +123,16 @@ func (a *attempt) timeout() error {
 	return &providers.Error{Kind: providers.Timeout, Target: a.target.Name, Message: fmt.Sprintf("the upstream %s for %s", what, limit)}
 }
 
-// saw notes a batch that has just arrived; content says that it carries some.
-func (a *attempt) saw(content bool) {
+// lend stops the clocks until saw.
+func (a *attempt) lend() { a.lent.Store(true) }
+
+// saw notes a batch that the reader has taken; content says that it carries some.
+// from is when the reader got a batch without content.
+func (a *attempt) saw(content bool, from time.Time) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.lent.Store(false)
 	a.alive = now
 	before := a.phase
 	switch {
@@ -120,8 +140,11 @@ func (a *attempt) saw(content bool) {
 		a.phase, a.token = flowing, now
 	case a.phase == awaitHeaders:
 		a.phase, a.token = awaitFirst, now
+	default:
+		a.token = a.token.Add(now.Sub(from))
 	}
-	if a.phase != before {
+	if a.phase != before || a.rang {
+		a.rang = false
 		a.timer.Reset(max(a.left(now), 0))
 	}
 }

@@ -42,7 +42,8 @@ type resolution struct {
 }
 
 // NewCatalog returns a catalog. An upstream's list is asked for again when it is
-// older than refresh, and never waited for longer than timeout.
+// older than refresh, and never waited for longer than timeout. An upstream that
+// failed is asked again beside its callers.
 func NewCatalog(pools []*Pool, upstreams []Upstream, timeout, refresh time.Duration) *Catalog {
 	c := &Catalog{pools: pools, dynamic: map[string]*Pool{}, refresh: refresh}
 	for _, u := range upstreams {
@@ -65,7 +66,7 @@ func (c *Catalog) Resolve(ctx context.Context, model string) (*Pool, error) {
 	serving := c.serving(ctx, model)
 	if len(serving) == 0 {
 		c.resolved.Delete(model)
-		return nil, c.unknown(ctx, model)
+		return nil, c.unknown(model)
 	}
 	p := c.pool(model, serving)
 	c.resolved.Store(model, resolution{p, now.Add(c.refresh)})
@@ -83,7 +84,15 @@ func (c *Catalog) serving(ctx context.Context, model string) []*listed {
 	if len(out) > 0 {
 		return out
 	}
-	for i, models := range c.lists(ctx) {
+	if out = c.listing(c.lists(ctx, false), model); len(out) > 0 {
+		return out
+	}
+	return c.listing(c.lists(ctx, true), model)
+}
+
+// listing finds the upstreams that have the model in their list and declare none.
+func (c *Catalog) listing(lists [][]providers.Model, model string) (out []*listed) {
+	for i, models := range lists {
 		if len(c.upstreams[i].Models) == 0 && slices.ContainsFunc(models, func(m providers.Model) bool { return m.ID == model }) {
 			out = append(out, c.upstreams[i])
 		}
@@ -118,15 +127,15 @@ func (c *Catalog) pool(model string, serving []*listed) *Pool {
 // maxDynamic bounds the pools made for models that globs let through.
 const maxDynamic = 4096
 
-// lists asks all upstreams side by side.
-func (c *Catalog) lists(ctx context.Context) [][]providers.Model {
+// lists asks all upstreams side by side; patient is listed.list's.
+func (c *Catalog) lists(ctx context.Context, patient bool) [][]providers.Model {
 	out := make([][]providers.Model, len(c.upstreams))
 	var wg sync.WaitGroup
 	for i, u := range c.upstreams {
 		if u.Lister == nil {
 			continue
 		}
-		wg.Go(func() { out[i] = u.list(ctx) })
+		wg.Go(func() { out[i] = u.list(ctx, patient) })
 	}
 	wg.Wait()
 	return out
@@ -134,6 +143,10 @@ func (c *Catalog) lists(ctx context.Context) [][]providers.Model {
 
 // Models is the union over pools, declared names and lists, each name once, in order.
 func (c *Catalog) Models(ctx context.Context) []providers.Model {
+	return c.union(c.lists(ctx, false))
+}
+
+func (c *Catalog) union(lists [][]providers.Model) []providers.Model {
 	var out []providers.Model
 	seen := map[string]bool{}
 	add := func(m providers.Model) {
@@ -145,7 +158,6 @@ func (c *Catalog) Models(ctx context.Context) []providers.Model {
 	for _, p := range c.pools {
 		add(providers.Model{ID: p.Model, OwnedBy: "sluice"})
 	}
-	lists := c.lists(ctx)
 	for i, u := range c.upstreams {
 		for _, name := range u.Models {
 			if !isGlob(name) {
@@ -171,16 +183,19 @@ func (c *Catalog) Total(ctx context.Context, model string, hosted, local time.Du
 	return hosted
 }
 
-// unknown tells which models come near, or that an upstream could not be asked.
-func (c *Catalog) unknown(ctx context.Context, model string) error {
-	for _, u := range c.upstreams {
+// unknown tells which models come near, or that an upstream could not be asked. It
+// goes by what is known: who comes here has waited already.
+func (c *Catalog) unknown(model string) error {
+	lists := make([][]providers.Model, len(c.upstreams))
+	for i, u := range c.upstreams {
 		if err := u.failure(); err != nil {
 			return &providers.Error{Kind: providers.Unreachable, Target: u.Name, Param: "model", Err: err,
 				Message: fmt.Sprintf("The model %q is not known, and the upstream %q could not be asked for its models", model, u.Name)}
 		}
+		lists[i] = u.newest()
 	}
 	msg := fmt.Sprintf("The model %q does not exist.", model)
-	if near := nearest(model, c.Models(ctx)); len(near) > 0 {
+	if near := nearest(model, c.union(lists)); len(near) > 0 {
 		msg += " Did you mean " + strings.Join(near, ", ") + "?"
 	}
 	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: msg + " GET /v1/models lists the models that can be used."}
@@ -194,6 +209,7 @@ type listed struct {
 	mu     sync.Mutex
 	models []providers.Model
 	at     time.Time // of the last good list
+	failed time.Time // when the last failed try ended
 	err    error     // of the last try
 	asking chan struct{}
 }
@@ -216,22 +232,34 @@ func (u *listed) failure() error {
 	return nil
 }
 
-// list returns the newest list. Only an upstream that never gave one is waited for.
-func (u *listed) list(ctx context.Context) []providers.Model {
+// askPause is the least time between a failed try and the next, so that callers in
+// a hurry do not become a storm at a server that is coming up.
+const askPause = time.Second
+
+// list returns the newest list and has an old one renewed. Only an upstream that
+// never gave a list is waited for: for its first try, and again by a patient caller,
+// who would fail without it, when the last failure is older than refresh.
+func (u *listed) list(ctx context.Context, patient bool) []providers.Model {
 	u.mu.Lock()
-	fresh := time.Since(u.at) < u.refresh && !u.at.IsZero()
-	if !fresh && u.asking == nil {
+	known := !u.at.IsZero()
+	due := (!known || time.Since(u.at) >= u.refresh) && (u.failed.IsZero() || time.Since(u.failed) >= askPause)
+	wait := !known && (u.failed.IsZero() || patient && time.Since(u.failed) >= u.refresh)
+	if due && u.asking == nil {
 		u.asking = make(chan struct{})
 		go u.ask(context.WithoutCancel(ctx), u.asking)
 	}
-	asking, known := u.asking, !u.at.IsZero()
+	asking := u.asking
 	u.mu.Unlock()
-	if !known && asking != nil {
+	if wait && asking != nil {
 		select {
 		case <-asking:
 		case <-ctx.Done():
 		}
 	}
+	return u.newest()
+}
+
+func (u *listed) newest() []providers.Model {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.models
@@ -245,6 +273,8 @@ func (u *listed) ask(ctx context.Context, done chan struct{}) {
 	defer u.mu.Unlock()
 	if u.err = err; err == nil {
 		u.models, u.at = models, time.Now()
+	} else {
+		u.failed = time.Now()
 	}
 	u.asking = nil
 	close(done)

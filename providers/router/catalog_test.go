@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,5 +133,63 @@ func TestUnknownWhileAnUpstreamIsAway(t *testing.T) {
 		if e := providers.AsError(err); e == nil || e.Kind != providers.Unreachable || e.Target != "a" {
 			t.Errorf("got %v: a model may exist on a server that cannot be asked", err)
 		}
+	})
+}
+
+// A dead upstream is waited for once; after that only by who would fail otherwise,
+// and not more often than lists are renewed.
+func TestDeadUpstreamIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := &lister{after: time.Hour}
+		c := NewCatalog(nil, []Upstream{up("a", &lister{ids: []string{"m"}}), up("dead", dead)}, 3*time.Second, 30*time.Second)
+		takes := func(what string, want time.Duration, do func()) {
+			t.Helper()
+			start := time.Now()
+			do()
+			if took := time.Since(start); took != want {
+				t.Errorf("%s took %v, want %v", what, took, want)
+			}
+		}
+		list := func() { c.Models(t.Context()) }
+		unknown := func() {
+			_, err := c.Resolve(t.Context(), "other")
+			if e := providers.AsError(err); e == nil || e.Kind != providers.Unreachable || e.Target != "dead" {
+				t.Errorf("got %v", err)
+			}
+		}
+		takes("the first calls", 3*time.Second, func() {
+			var wg sync.WaitGroup
+			wg.Go(list)
+			wg.Go(unknown)
+			wg.Wait()
+		})
+		takes("a list after it", 0, list)
+		takes("an unknown model", 0, unknown)
+		if dead.calls != 1 {
+			t.Errorf("asked %d times within a second of its failure", dead.calls)
+		}
+		time.Sleep(10 * time.Second)
+		takes("an unknown model, asked beside", 0, unknown)
+		synctest.Wait()
+		if dead.calls != 2 {
+			t.Errorf("asked %d times, want once more beside the caller", dead.calls)
+		}
+		time.Sleep(time.Minute)
+		takes("a list, long after", 0, list)
+		time.Sleep(time.Minute)
+		takes("a known model, long after", 0, func() {
+			if _, err := c.Resolve(t.Context(), "m"); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Minute)
+		takes("an unknown model, long after", 3*time.Second, unknown)
+		dead.after, dead.ids = 0, []string{"other"}
+		time.Sleep(time.Minute)
+		takes("a model of a server that came up", 0, func() {
+			if _, err := c.Resolve(t.Context(), "other"); err != nil {
+				t.Error(err)
+			}
+		})
 	})
 }

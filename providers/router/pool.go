@@ -60,13 +60,18 @@ func (p *Pool) Local() bool {
 }
 
 // pick chooses by weight among the healthy targets not tried yet; if there is none,
-// among the healthy ones, then among all. others is how many untried healthy ones remain.
-func (p *Pool) pick(tried []*Target, now time.Time) (t *Target, others int) {
-	if len(p.Targets) == 1 {
+// among the healthy ones, then among all; never a spent one, so that nil means that
+// all are. others is how many untried healthy ones remain.
+func (p *Pool) pick(tried, spent []*Target, now time.Time) (t *Target, others int) {
+	if len(p.Targets) == 1 && len(spent) == 0 {
 		return p.Targets[0], 0
 	}
-	var fresh, healthy []*Target
+	var fresh, healthy, all []*Target
 	for _, t := range p.Targets {
+		if slices.Contains(spent, t) {
+			continue
+		}
+		all = append(all, t)
 		if !t.healthy(now) {
 			continue
 		}
@@ -80,8 +85,10 @@ func (p *Pool) pick(tried []*Target, now time.Time) (t *Target, others int) {
 		return weighted(fresh), len(fresh) - 1
 	case len(healthy) > 0:
 		return weighted(healthy), 0
+	case len(all) > 0:
+		return weighted(all), 0
 	default:
-		return weighted(p.Targets), 0
+		return nil, 0
 	}
 }
 

@@ -72,6 +72,7 @@ type chase struct {
 	progress *streaming.Progress
 	yield    func([]streaming.Event, error) bool
 	tried    []*Target
+	spent    []*Target // those of tried that are not asked again
 	tries    int
 	pause    time.Duration // what the last target asked for
 }
@@ -103,7 +104,7 @@ func (p *polite) NextBackOff() time.Duration { return max(p.BackOff.NextBackOff(
 
 // try makes one attempt; a permanent error ends the chase.
 func (c *chase) try(ctx context.Context) error {
-	t, others := c.pool.pick(c.tried, time.Now())
+	t, others := c.pool.pick(c.tried, c.spent, time.Now())
 	c.tried = append(c.tried, t)
 	c.tries++
 	c.progress.AddAttempt()
@@ -132,13 +133,16 @@ func (c *chase) firstToken(t *Target, others int) time.Duration {
 	if t.Local {
 		return last
 	}
-	const bytesPerThousandTokens = 3300
-	d := c.opt.FirstFailover + c.opt.FailoverPer1K*time.Duration(len(c.req.Body)/bytesPerThousandTokens)
+	d := c.opt.FirstFailover + c.opt.FailoverPer1K*time.Duration(c.req.PromptEstimate()/1000)
 	if c.req.Reasoning {
 		d *= 4
 	}
 	return min(d, orNever(last))
 }
+
+// maxCool bounds a cool-down: an upstream that asks for an hour (or whose clock is
+// wrong) would else be gone for as long, though limits are mostly counted by the minute.
+const maxCool = 5 * time.Minute
 
 // leastLeft is how much of the total time must remain for another try.
 const leastLeft = time.Second
@@ -152,22 +156,30 @@ func (c *chase) again(ctx context.Context, t *Target, err error) bool {
 	now := time.Now()
 	c.pause = 0
 	if e.RetryAfter > c.opt.RetryAfterMax {
-		t.coolFor(e.RetryAfter, now)
+		t.coolFor(min(e.RetryAfter, maxCool), now)
 	}
-	next, _ := c.pool.pick(c.tried, now)
-	same := slices.Contains(c.tried, next)
-	switch {
-	case c.tries >= c.opt.Tries:
+	if c.onlyElsewhere(e) {
+		c.spent = append(c.spent, t)
+	}
+	next, _ := c.pool.pick(c.tried, c.spent, now)
+	if next == nil || c.tries >= c.opt.Tries {
 		return false
-	case same && (e.Kind == providers.UpstreamCredential || e.RetryAfter > c.opt.RetryAfterMax):
-		return false
-	case same:
+	}
+	if slices.Contains(c.tried, next) && e.RetryAfter <= c.opt.RetryAfterMax {
 		c.pause = e.RetryAfter
 	}
 	if end, ok := ctx.Deadline(); ok && end.Sub(now) < leastLeft+c.pause {
 		return false
 	}
 	return c.pool.budget.take(c.opt.Budget, now)
+}
+
+// onlyElsewhere reports whether the target that failed so must not be asked again for
+// this answer. After a timeout of a whole answer it may still be working on it: every
+// further try there is paid and comes no sooner.
+func (c *chase) onlyElsewhere(e *providers.Error) bool {
+	return e.Kind == providers.UpstreamCredential || e.Final() || e.RetryAfter > c.opt.RetryAfterMax ||
+		e.Kind == providers.Timeout && atOnce(c.req)
 }
 
 // hold keeps what comes before the first content back, so that a failure in
@@ -181,24 +193,35 @@ type hold struct {
 }
 
 func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
-	a := newAttempt(ctx, h.target, firstToken)
+	a := newAttempt(ctx, h.target, h.req, firstToken)
 	defer a.close()
-	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
-		Target: h.target.Name, Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
+	h.introduce()
 	for batch, err := range a.stream(h.req, h.progress) {
 		if err != nil {
 			return h.named(err)
 		}
 		h.present(batch)
-		a.saw(hasContent(batch))
-		if !h.pass(batch) {
+		content := hasContent(batch)
+		var from time.Time
+		if !content { // the clock of the next token goes on after it
+			from = time.Now()
+		}
+		a.lend()
+		if !h.pass(batch, content) {
 			return errStopped
 		}
+		a.saw(content, from)
 	}
 	if !h.committed && !h.flush(nil) {
 		return errStopped
 	}
 	return nil
+}
+
+// introduce begins what the client gets with the name of the target.
+func (h *hold) introduce() {
+	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
+		Target: h.target.Name, Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
 }
 
 // present gives the answer the pool's name of the model; adapters that pass bytes
@@ -233,21 +256,25 @@ func hasContent(batch []streaming.Event) bool {
 }
 
 // pass yields a batch, or keeps it while there is no content in it.
-func (h *hold) pass(batch []streaming.Event) bool {
+func (h *hold) pass(batch []streaming.Event, content bool) bool {
 	if h.committed {
 		return len(batch) == 0 || h.yield(batch, nil)
 	}
-	if hasContent(batch) {
+	if content {
 		return h.flush(batch)
 	}
-	for i := range batch {
-		h.bytes += len(batch[i].Raw)
-		h.events = append(h.events, batch[i].Clone())
-	}
+	h.keep(batch)
 	if len(h.events) > h.opt.HoldEvents || h.bytes > h.opt.HoldBytes {
 		return h.flush(nil)
 	}
 	return true
+}
+
+func (h *hold) keep(batch []streaming.Event) {
+	for i := range batch {
+		h.bytes += len(batch[i].Raw)
+		h.events = append(h.events, batch[i].Clone())
+	}
 }
 
 func (h *hold) flush(batch []streaming.Event) bool {

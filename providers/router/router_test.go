@@ -71,13 +71,17 @@ func poolOf(fakes ...*fake) *Pool {
 	return p
 }
 
-// ask runs one answer and returns its content, its error and how long it took.
+// ask runs one streamed answer and returns its content, its progress and its error.
 func ask(t *testing.T, ctx context.Context, opt Options, p *Pool) (string, *streaming.Progress, error) {
 	t.Helper()
+	return askFor(ctx, opt, p, &providers.Request{Model: "m", Stream: true})
+}
+
+func askFor(ctx context.Context, opt Options, p *Pool, req *providers.Request) (string, *streaming.Progress, error) {
 	prog := streaming.NewProgress(time.Now())
 	var out strings.Builder
 	var end error
-	for batch, err := range New(onePool{p}, opt).Stream(ctx, &providers.Request{Model: "m"}, prog) {
+	for batch, err := range New(onePool{p}, opt).Stream(ctx, req, prog) {
 		if err != nil {
 			end = err
 		}
@@ -91,6 +95,7 @@ func ask(t *testing.T, ctx context.Context, opt Options, p *Pool) (string, *stre
 
 func TestTries(t *testing.T) {
 	busy := &providers.Error{Kind: providers.RateLimited, Message: "slow down", RetryAfter: 3 * time.Second}
+	broke := &providers.Error{Kind: providers.RateLimited, Code: "insufficient_quota", Message: "no credit"}
 	long := &providers.Error{Kind: providers.RateLimited, Message: "slow down", RetryAfter: 30 * time.Second}
 	for name, c := range map[string]struct {
 		targets []*fake
@@ -107,6 +112,8 @@ func TestTries(t *testing.T) {
 		"a refusal is final":            {[]*fake{{scripts: [][]streamtest.Step{fails(upstream(providers.Passed))}}, {scripts: [][]streamtest.Step{done}}}, "", providers.Passed, []int{1, 0}, 0, 0},
 		"a bad credential, elsewhere":   {[]*fake{{scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamCredential))}}, {scripts: [][]streamtest.Step{done}}}, "role hello", 0, []int{1, 1}, 0, 50 * time.Millisecond},
 		"a bad credential, alone":       {[]*fake{{scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamCredential))}}}, "", providers.UpstreamCredential, []int{1}, 0, 0},
+		"no credit left, elsewhere":     {[]*fake{{scripts: [][]streamtest.Step{fails(broke)}}, {scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamFailed)), done}}}, "role hello", 0, []int{1, 2}, 0, 2 * time.Second},
+		"no credit left, alone":         {[]*fake{{scripts: [][]streamtest.Step{fails(broke)}}}, "", providers.RateLimited, []int{1}, 0, 0},
 		"a short wish is waited for":    {[]*fake{{scripts: [][]streamtest.Step{fails(busy), done}}}, "role hello", 0, []int{2}, 3 * time.Second, 3 * time.Second},
 		"a long wish means elsewhere":   {[]*fake{{scripts: [][]streamtest.Step{fails(long)}}, {scripts: [][]streamtest.Step{done}}}, "role hello", 0, []int{1, 1}, 0, 50 * time.Millisecond},
 		"a long wish and nowhere to go": {[]*fake{{scripts: [][]streamtest.Step{fails(long), done}}}, "", providers.RateLimited, []int{1}, 0, 0},
@@ -281,7 +288,7 @@ func TestWeights(t *testing.T) {
 	p := &Pool{Targets: []*Target{a, b}}
 	n := map[*Target]int{}
 	for range 4000 {
-		got, others := p.pick(nil, time.Now())
+		got, others := p.pick(nil, nil, time.Now())
 		n[got]++
 		if others != 1 {
 			t.Fatalf("%d others", others)
@@ -291,7 +298,7 @@ func TestWeights(t *testing.T) {
 		t.Errorf("b was chosen %d of 4000 times, its weight is three quarters", n[b])
 	}
 	b.coolFor(time.Minute, time.Now())
-	if got, others := p.pick(nil, time.Now()); got != a || others != 0 {
+	if got, others := p.pick(nil, nil, time.Now()); got != a || others != 0 {
 		t.Error("a target that cools down was chosen")
 	}
 }
