@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/providers"
@@ -92,25 +95,50 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 // headers but the type of the body.
 func (p *Provider) send(ctx context.Context, req *providers.Request, model string) (*http.Response, error) {
 	ask := p.opt.AskUsage && (req.Op == providers.Chat || req.Op == providers.Completions)
-	body := bytes.NewReader(req.Rewrite(model, ask))
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url(req.Path), body)
+	body := req.Rewrite(model, ask)
+	var conn connSeen
+	r, err := http.NewRequestWithContext(conn.watch(ctx), http.MethodPost, p.url(req.Path), bytes.NewReader(body))
 	if err != nil {
 		return nil, &providers.Error{Kind: providers.Internal, Target: p.opt.Name, Message: "the upstream's address cannot be used", Err: err}
 	}
 	p.dress(r, req)
 	resp, err := p.client.RoundTrip(r)
+	if err != nil && conn.stale() && ctx.Err() == nil {
+		again := r.Clone(ctx)
+		again.Body = io.NopCloser(bytes.NewReader(body))
+		resp, err = p.fresh.RoundTrip(again)
+	}
 	if err != nil {
 		return nil, &providers.Error{Kind: providers.Unreachable, Target: p.opt.Name, Message: "the upstream could not be reached or closed the connection before it answered", Err: withoutURL(err)}
 	}
 	return resp, nil
 }
 
+// connSeen is what one round trip told of its connection. Some servers (llama.cpp)
+// close a connection behind each streamed answer although they promised to keep it;
+// the next request on it is lost. Such a request is worth one more try, and one only:
+// net/http itself would repeat it on every kept connection.
+type connSeen struct{ reused, answered atomic.Bool }
+
+func (s *connSeen) watch(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) {
+			t, secure := i.Conn.(*tls.Conn)
+			// HTTP/2 tells which requests a server has not touched, and net/http repeats those.
+			s.reused.Store(i.Reused && !(secure && t.ConnectionState().NegotiatedProtocol == "h2"))
+		},
+		GotFirstResponseByte: func() { s.answered.Store(true) },
+	})
+}
+
+// stale reports whether a kept connection broke before a byte of an answer came.
+func (s *connSeen) stale() bool { return s.reused.Load() && !s.answered.Load() }
+
 // dress adds what this request needs. No request id is sent on: llama-cpp-python
 // answers 400 to one that is no UUID.
 func (p *Provider) dress(r *http.Request, req *providers.Request) {
 	p.sign(r)
 	r.Header.Set("Content-Type", req.ContentType)
-	r.Header["X-Idempotency-Key"] = []string{} // not sent; lets net/http replay on a kept connection that died before a single byte came back
 	if req.Stream {
 		r.Header.Set("Accept", "text/event-stream, application/json")
 	}

@@ -16,6 +16,7 @@ type look struct {
 	others   int  // members that OpenAI does not define for every chunk
 	listed   bool // choices is an array
 	choices  int  // how many it has
+	unusable bool // an index that names no choice or call, or too many choices
 
 	index    int
 	indexed  bool
@@ -74,12 +75,30 @@ func (l *look) scanChoices(c *jsonscan.Cursor) {
 	}
 	l.listed = true
 	for c.Array(); c.Elem(); l.choices++ {
-		if l.choices > 0 || c.Peek() != '{' {
+		switch {
+		case c.Peek() != '{':
 			l.odd = l.odd || l.choices == 0
 			c.Skip()
-			continue
+		case l.choices == 0:
+			l.scanChoice(c)
+		default:
+			l.scanOther(c)
 		}
-		l.scanChoice(c)
+	}
+	if l.choices > maxChoices {
+		l.unusable = true
+	}
+}
+
+// scanOther looks at a choice behind the first only as far as the payload may have
+// to be refused for it; what it carries is read when each stands alone.
+func (l *look) scanOther(c *jsonscan.Cursor) {
+	for c.Object(); c.Key(); {
+		if string(c.Name) == "index" {
+			l.number(c)
+		} else {
+			c.Skip()
+		}
 	}
 }
 
@@ -87,7 +106,7 @@ func (l *look) scanChoice(c *jsonscan.Cursor) {
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "index":
-			l.index, l.indexed = smallInt(c)
+			l.index, l.indexed = l.number(c)
 		case "delta":
 			l.scanDelta(c)
 		case "text":
@@ -129,16 +148,27 @@ func (l *look) scanDelta(c *jsonscan.Cursor) {
 // content counts a value that a client would show. Whatever a delta carries that is
 // not empty is content, known or not, since it cannot be taken back.
 func (l *look) content(v jsonscan.Span, b []byte, kind streaming.Kind) {
-	n := v.End - v.Start
-	if n <= 2 || n == 4 && string(v.Of(b)) == "null" {
+	n := contentSize(v, b)
+	if n == 0 {
 		return
-	}
-	if b[v.Start] == '"' {
-		n -= 2
 	}
 	l.size += n
 	if l.kind == streaming.Lifecycle {
 		l.kind = kind
+	}
+}
+
+// contentSize is how many bytes of JSON text a value holds, a string without its
+// quotes; nothing for null and what is empty.
+func contentSize(v jsonscan.Span, b []byte) int {
+	n := v.End - v.Start
+	switch {
+	case n <= 2 || n == 4 && string(v.Of(b)) == "null":
+		return 0
+	case b[v.Start] == '"':
+		return n - 2
+	default:
+		return n
 	}
 }
 
@@ -148,7 +178,6 @@ func (l *look) scanTools(c *jsonscan.Cursor) {
 		c.Skip()
 		return
 	}
-	from := c.I
 	for c.Array(); c.Elem(); {
 		if c.Peek() != '{' {
 			l.toolsOdd = true
@@ -159,7 +188,6 @@ func (l *look) scanTools(c *jsonscan.Cursor) {
 	}
 	if len(l.tools) > 0 {
 		l.kind = streaming.ToolCall
-		l.size += c.I - from
 	}
 }
 
@@ -168,11 +196,13 @@ func (l *look) scanTool(c *jsonscan.Cursor) {
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "index":
-			t.index, t.indexed = smallInt(c)
+			t.index, t.indexed = l.number(c)
 		case "id":
 			t.id = c.Skip()
 		case "function":
-			t.name = toolName(c)
+			var n int
+			t.name, n = toolFunction(c)
+			l.size += n
 		default:
 			c.Skip()
 		}
@@ -180,25 +210,50 @@ func (l *look) scanTool(c *jsonscan.Cursor) {
 	l.tools = append(l.tools, t)
 }
 
-func toolName(c *jsonscan.Cursor) (name jsonscan.Span) {
+// toolFunction finds the name of a call's function, and how many bytes of content
+// its name and arguments are.
+func toolFunction(c *jsonscan.Cursor) (name jsonscan.Span, size int) {
 	if c.Peek() != '{' {
 		c.Skip()
-		return name
+		return name, 0
 	}
 	for c.Object(); c.Key(); {
-		if string(c.Name) == "name" {
+		switch string(c.Name) {
+		case "name":
 			name = c.Skip()
-		} else {
+			size += contentSize(name, c.B)
+		case "arguments":
+			size += contentSize(c.Skip(), c.B)
+		default:
 			c.Skip()
 		}
 	}
-	return name
+	return name, size
 }
 
-// smallInt reads an index from 0 to 127; anything else is not ok.
-func smallInt(c *jsonscan.Cursor) (n int, ok bool) {
+const (
+	// maxIndex is the highest index of a choice or a tool call.
+	maxIndex = 4095
+	// maxChoices is how many choices one payload may hold.
+	maxChoices = 128
+)
+
+// number reads an index. One that is null counts as missing; one that is there but
+// is no index makes the payload unusable, for nobody knows whose content it is.
+func (l *look) number(c *jsonscan.Cursor) (n int, ok bool) {
 	v := c.Skip().Of(c.B)
-	if len(v) == 0 || len(v) > 3 {
+	if string(v) == "null" {
+		return 0, false
+	}
+	if n, ok = smallInt(v); !ok {
+		l.unusable = true
+	}
+	return n, ok
+}
+
+// smallInt reads an index from 0 to maxIndex; anything else is 0 and not ok.
+func smallInt(v []byte) (n int, ok bool) {
+	if len(v) == 0 || len(v) > 4 {
 		return 0, false
 	}
 	for _, ch := range v {
@@ -207,7 +262,10 @@ func smallInt(c *jsonscan.Cursor) (n int, ok bool) {
 		}
 		n = 10*n + int(ch-'0')
 	}
-	return n, n < 128
+	if n > maxIndex {
+		return 0, false
+	}
+	return n, true
 }
 
 // isSet reports whether a string member is there with at least one character.

@@ -104,7 +104,7 @@ func (s *state) mendChoice(m *writer, c *jsonscan.Cursor) {
 }
 
 func (s *state) emptyDelta() string {
-	if bit(&s.begun, s.look.index) {
+	if s.begun.has(s.look.index) {
 		return "{}"
 	}
 	return `{"role":"assistant"}`
@@ -125,7 +125,7 @@ func (s *state) mendDelta(m *writer, c *jsonscan.Cursor) {
 		return
 	}
 	inner := writer{dst: append(m.dst, '{')}
-	if !bit(&s.begun, s.look.index) {
+	if !s.begun.has(s.look.index) {
 		inner.member("role", []byte(`"assistant"`))
 	}
 	for c.Object(); c.Key(); {

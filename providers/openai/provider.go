@@ -35,18 +35,12 @@ type Options struct {
 type Provider struct {
 	opt    Options
 	client http.RoundTripper
+	fresh  http.RoundTripper // never uses a kept connection
 }
 
 // New returns a provider that dials nothing until it is used.
 func New(opt Options) *Provider {
-	return &Provider{opt: opt, client: newTransport(opt.Transport)}
-}
-
-// CloseIdle closes connections that nobody uses.
-func (p *Provider) CloseIdle() {
-	if c, ok := p.client.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
+	return &Provider{opt: opt, client: newTransport(opt.Transport), fresh: freshTransport(opt.Transport)}
 }
 
 // Stream implements providers.Provider. req.Model must be the upstream's name of
@@ -116,7 +110,7 @@ func (p *Provider) answer(req *providers.Request, resp *http.Response, body io.R
 		yield(nil, p.protocolError("an HTML page instead of a stream"))
 		return false
 	case req.Op == providers.Responses:
-		return p.relayResponses(body, yield)
+		return p.relayResponses(req, body, prog, yield)
 	default:
 		return p.relayEvents(req, body, prog, yield)
 	}
@@ -142,6 +136,10 @@ func (p *Provider) meta(req *providers.Request, resp *http.Response) *streaming.
 		if v := resp.Header.Values(k); len(v) > 0 {
 			m.Header[k] = v
 		}
+	}
+	if req.Op == providers.Passthrough && isType(resp, "text/event-stream") {
+		m.Header.Set("X-Accel-Buffering", "no") // nginx would hold the events back
+		m.Header.Set("Cache-Control", "no-cache, no-transform")
 	}
 	return m
 }

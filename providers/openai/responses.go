@@ -1,7 +1,9 @@
 package openai
 
 import (
+	"bytes"
 	"io"
+	"slices"
 
 	"sluice/providers"
 	"sluice/streaming"
@@ -11,11 +13,14 @@ import (
 // relayResponses passes the events of a Responses stream on as they are and only
 // looks at their type: a stream without a terminal event was cut, and one that ends
 // in response.failed or error has failed, also where the client is told so in the
-// upstream's own event.
-func (p *Provider) relayResponses(body io.Reader, yield yielder) bool {
+// upstream's own event. The model's name is replaced where another is to be presented.
+func (p *Provider) relayResponses(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	r := &responses{target: p.opt.Name}
+	r := &responses{target: p.opt.Name, progress: prog}
+	if req.PresentAs != "" {
+		r.model = jsonscan.AppendQuote(nil, req.PresentAs)
+	}
 	for {
 		got, err := frames.Next()
 		if err != nil {
@@ -27,7 +32,7 @@ func (p *Provider) relayResponses(body io.Reader, yield yielder) bool {
 		}
 		if r.fault != nil {
 			yield(nil, r.fault)
-			return true
+			return r.malformed < maxMalformed
 		}
 		if r.ended {
 			return true
@@ -37,10 +42,13 @@ func (p *Provider) relayResponses(body io.Reader, yield yielder) bool {
 
 // responses is what one Responses stream has told so far.
 type responses struct {
-	target string
-	batch  []streaming.Event
-	ended  bool
-	fault  error
+	target    string
+	model     []byte // JSON string to present; nil: the upstream's own
+	progress  *streaming.Progress
+	batch     []streaming.Event
+	malformed int // in a row
+	ended     bool
+	fault     error
 }
 
 // read makes a batch; nothing behind the terminal event is looked at.
@@ -48,10 +56,18 @@ func (r *responses) read(frames []streaming.Frame) []streaming.Event {
 	r.batch = r.batch[:0]
 	for i := range frames {
 		f := &frames[i]
-		if r.ended || r.fault != nil || string(f.Data) == "[DONE]" {
+		if r.ended || r.fault != nil || string(f.Data) == "[DONE]" || len(bytes.TrimSpace(f.Data)) == 0 {
 			continue
 		}
-		ev, kind := responsesEvent(f)
+		ev, kind, ok := r.event(f)
+		if !ok {
+			r.progress.AddMalformed()
+			if r.malformed++; r.malformed >= maxMalformed {
+				r.fault = tooManyMalformed(r.target)
+			}
+			continue
+		}
+		r.malformed = 0
 		switch kind {
 		case "response.completed", "response.incomplete":
 			r.ended = true
@@ -83,10 +99,12 @@ func responsesFault(target string, data []byte) error {
 	return e
 }
 
-func responsesEvent(f *streaming.Frame) (ev streaming.Event, kind string) {
+// event makes the event of one frame; not ok when its data is no JSON object.
+func (r *responses) event(f *streaming.Frame) (ev streaming.Event, kind string, ok bool) {
 	ev = streaming.Event{Kind: streaming.Lifecycle, Raw: f.Data, Dialect: streaming.Responses, Name: string(f.Name)}
 	kind = ev.Name
-	c := jsonscan.Cursor{B: f.Data}
+	var model jsonscan.Span
+	c := jsonscan.Cursor{B: f.Data, Limit: 1 << 12} // a response holds the schemas of its tools
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "type":
@@ -94,7 +112,7 @@ func responsesEvent(f *streaming.Frame) (ev streaming.Event, kind string) {
 				kind = s
 			}
 		case "response":
-			ev.Usage = responsesUsage(&c)
+			ev.Usage, model = responsesBody(&c)
 		case "delta":
 			v := c.Skip()
 			ev.Kind, ev.Size = streaming.Text, v.End-v.Start
@@ -102,22 +120,28 @@ func responsesEvent(f *streaming.Frame) (ev streaming.Event, kind string) {
 			c.Skip()
 		}
 	}
-	return ev, kind
+	if r.model != nil && isSet(model, f.Data) {
+		ev.Raw = slices.Concat(f.Data[:model.Start], r.model, f.Data[model.End:])
+	}
+	return ev, kind, c.End()
 }
 
-func responsesUsage(c *jsonscan.Cursor) (u *streaming.UsageData) {
+func responsesBody(c *jsonscan.Cursor) (u *streaming.UsageData, model jsonscan.Span) {
 	if c.Peek() != '{' {
 		c.Skip()
-		return nil
+		return nil, model
 	}
 	for c.Object(); c.Key(); {
-		if string(c.Name) == "usage" {
+		switch string(c.Name) {
+		case "usage":
 			u = parseUsage(c.Skip().Of(c.B))
-		} else {
+		case "model":
+			model = c.Skip()
+		default:
 			c.Skip()
 		}
 	}
-	return u
+	return u, model
 }
 
 var _ providers.Lister = (*Provider)(nil)

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,9 +26,10 @@ type state struct {
 	known              bool
 	early              [][]byte // payloads without an identity that came before the first with one
 
-	begun, ended [2]uint64 // bit sets of choices
-	nbegun       int
-	tools        []toolSeen
+	wanted         int // how many choices were asked for
+	begun, ended   choiceSet
+	nbegun, nended int
+	tools          []toolSeen
 
 	done      bool
 	malformed int // in a row
@@ -37,7 +39,7 @@ type state struct {
 type toolSeen struct{ choice, index int }
 
 func newState(req *providers.Request) *state {
-	s := &state{chat: req.Op == providers.Chat, presentAs: req.PresentAs, wantsUsage: req.WantsUsage}
+	s := &state{chat: req.Op == providers.Chat, presentAs: req.PresentAs, wantsUsage: req.WantsUsage, wanted: req.Choices}
 	prefix := "cmpl-"
 	if s.chat {
 		prefix = "chatcmpl-"
@@ -60,8 +62,39 @@ func (s *state) object() string {
 	return `"text_completion"`
 }
 
-func bit(set *[2]uint64, i int) bool { return set[i>>6]&(1<<(i&63)) != 0 }
-func put(set *[2]uint64, i int)      { set[i>>6] |= 1 << (i & 63) }
+// choiceSet is a set of choice indexes up to maxIndex; only those from 128 on, which
+// many prompts in one completions request bring, cost memory of their own.
+type choiceSet struct {
+	low  [2]uint64
+	high []uint64
+}
+
+func (s *choiceSet) has(i int) bool {
+	word := i >> 6
+	if word < len(s.low) {
+		return s.low[word]&(1<<(i&63)) != 0
+	}
+	word -= len(s.low)
+	return word < len(s.high) && s.high[word]&(1<<(i&63)) != 0
+}
+
+// add reports whether i is new to the set.
+func (s *choiceSet) add(i int) bool {
+	if s.has(i) {
+		return false
+	}
+	word := i >> 6
+	if word < len(s.low) {
+		s.low[word] |= 1 << (i & 63)
+		return true
+	}
+	word -= len(s.low)
+	for word >= len(s.high) {
+		s.high = append(s.high, 0)
+	}
+	s.high[word] |= 1 << (i & 63)
+	return true
+}
 
 // identify takes the identity of the answer from its first payload, and makes up
 // what that does not say.
@@ -112,11 +145,30 @@ func isCreated(v jsonscan.Span, b []byte) bool {
 	return err == nil && n > 0
 }
 
-// clean reports whether every client reads the payload as it stands.
+// renamed reports whether the model name must be replaced by the one to present,
+// which needs no more than that when the payload is clean.
+func (s *state) renamed(b []byte) bool {
+	return s.presentAs != "" && !s.look.model.Empty() && !bytes.Equal(s.look.model.Of(b), s.model)
+}
+
+// rename copies a payload with the model name replaced. What was seen of its usage
+// moves along.
+func (s *state) rename(b []byte) []byte {
+	l := &s.look
+	if by := len(s.model) - (l.model.End - l.model.Start); l.usageKey > l.model.Start {
+		l.usageKey += by
+		l.usage.Start += by
+		l.usage.End += by
+	}
+	return slices.Concat(b[:l.model.Start], s.model, b[l.model.End:])
+}
+
+// clean reports whether every client reads the payload as it stands, but for a model
+// name that is to be presented as another.
 func (s *state) clean(b []byte) bool {
 	l := &s.look
 	if l.odd || l.toolsOdd || !l.listed || !l.fault.Empty() ||
-		!bytes.Equal(l.id.Of(b), s.id) || !bytes.Equal(l.model.Of(b), s.model) ||
+		!bytes.Equal(l.id.Of(b), s.id) || !bytes.Equal(l.model.Of(b), s.model) && !s.renamed(b) ||
 		!bytes.Equal(l.created.Of(b), s.created) || string(l.object.Of(b)) != s.object() {
 		return false
 	}
@@ -143,7 +195,7 @@ func (s *state) finishClean(b []byte) bool {
 // roleClean: the role stands in the first payload of a choice and in no other,
 // for some clients glue repeated strings together.
 func (s *state) roleClean(b []byte) bool {
-	if bit(&s.begun, s.look.index) {
+	if s.begun.has(s.look.index) {
 		return !isSet(s.look.role, b)
 	}
 	return string(s.look.role.Of(b)) == `"assistant"`
@@ -187,12 +239,11 @@ func (s *state) note(stop string) {
 	if l.choices == 0 {
 		return
 	}
-	if !bit(&s.begun, l.index) {
-		put(&s.begun, l.index)
+	if s.begun.add(l.index) {
 		s.nbegun++
 	}
-	if stop != "" {
-		put(&s.ended, l.index)
+	if stop != "" && s.ended.add(l.index) {
+		s.nended++
 	}
 	for _, t := range l.tools {
 		if !s.seenTool(t.index) {
@@ -203,5 +254,5 @@ func (s *state) note(stop string) {
 
 // complete reports whether every choice that began has ended, and one did.
 func (s *state) complete() bool {
-	return s.nbegun > 0 && s.begun == s.ended
+	return s.nbegun > 0 && s.nbegun == s.nended
 }

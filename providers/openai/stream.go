@@ -70,17 +70,18 @@ func (r *reader) payload(f *streaming.Frame) error {
 	if len(bytes.TrimSpace(f.Data)) == 0 {
 		return nil // some servers ping with an empty event
 	}
-	if !r.look.scan(f.Data) {
+	readable := r.look.scan(f.Data)
+	if readable && (!isNull(r.look.fault, f.Data) || string(f.Name) == "error") {
+		return inStreamError(r.target, f.Data)
+	}
+	if !readable || r.look.unusable {
 		r.progress.AddMalformed()
 		if r.malformed++; r.malformed >= maxMalformed {
-			return r.fail(providers.Protocol, "the upstream sent %d malformed events in a row", r.malformed)
+			return tooManyMalformed(r.target)
 		}
 		return nil
 	}
 	r.malformed = 0
-	if !isNull(r.look.fault, f.Data) || string(f.Name) == "error" {
-		return inStreamError(r.target, f.Data)
-	}
 	if !r.look.listed && isNull(r.look.usage, f.Data) {
 		if isFlatError(f.Data) {
 			return inStreamError(r.target, f.Data)
@@ -111,17 +112,10 @@ func (r *reader) chunk(b []byte) error {
 	l := &r.look
 	stop := r.stop(b)
 	if stop == "abort" || stop == "error" {
-		return r.fail(providers.UpstreamFailed, "the upstream ended the answer with finish_reason %q", stop)
+		return abandoned(r.target, stop)
 	}
 	usage, noUsage := parseUsage(l.usage.Of(b)), isNull(l.usage, b)
-	raw := b
-	switch {
-	case !r.clean(b):
-		raw = r.mend(nil, b)
-		r.progress.AddRepaired()
-	case noUsage && !l.usage.Empty() && !r.wantsUsage:
-		raw = r.withoutUsage(b)
-	}
+	raw := r.present(b, noUsage)
 	r.note(stop)
 	ev := streaming.Event{Kind: l.kind, Index: l.index, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
 	switch {
@@ -141,6 +135,22 @@ func (r *reader) chunk(b []byte) error {
 	}
 	r.batch = append(r.batch, ev)
 	return nil
+}
+
+// present makes what the caller gets of a payload: a new text when it had to be
+// mended, else the payload as it came but for what this caller did not ask for.
+func (r *reader) present(b []byte, noUsage bool) []byte {
+	if !r.clean(b) {
+		r.progress.AddRepaired()
+		return r.mend(nil, b)
+	}
+	if r.renamed(b) {
+		b = r.rename(b)
+	}
+	if noUsage && !r.look.usage.Empty() && !r.wantsUsage {
+		b = r.withoutUsage(b)
+	}
+	return b
 }
 
 // maxEarly bounds the payloads kept back for an identity.
@@ -183,7 +193,9 @@ func (r *reader) end(err error) error {
 	if large := new(streaming.FrameTooLargeError); errors.As(err, &large) {
 		return &providers.Error{Kind: providers.EventTooLarge, Target: r.target, Message: large.Error()}
 	}
-	if r.complete() {
+	// A clean end with fewer choices than asked for is legal, for some servers ignore
+	// n; a broken connection may have taken the others with it.
+	if r.complete() && (errors.Is(err, io.EOF) || r.nbegun >= r.wanted) {
 		return nil // whatever broke afterwards broke behind a whole answer
 	}
 	e := r.fail(providers.Truncated, "the upstream ended the stream before the answer was finished")
@@ -192,6 +204,17 @@ func (r *reader) end(err error) error {
 		e.Err = err
 	}
 	return e
+}
+
+// abandoned is an answer that a server gave up, as vLLM and SGLang tell it.
+func abandoned(target, stop string) *providers.Error {
+	return &providers.Error{Kind: providers.UpstreamFailed, Target: target,
+		Message: fmt.Sprintf("the upstream ended the answer with finish_reason %q", stop)}
+}
+
+func tooManyMalformed(target string) *providers.Error {
+	return &providers.Error{Kind: providers.Protocol, Target: target,
+		Message: fmt.Sprintf("the upstream sent %d malformed events in a row", maxMalformed)}
 }
 
 func (r *reader) fail(kind providers.ErrorKind, format string, args ...any) *providers.Error {

@@ -23,7 +23,33 @@ type TransportOptions struct {
 	RootCAs      *x509.CertPool // nil: the system's
 }
 
+// A connection over HTTP/2 that brought nothing for pingAfter is asked for a sign of
+// life, and given up when none comes within pingWithin: a dead path shows no error.
+const (
+	pingAfter  = 30 * time.Second
+	pingWithin = 15 * time.Second
+)
+
 func newTransport(o TransportOptions) http.RoundTripper {
+	t := o.transport()
+	if o.Lifetime <= 0 {
+		return t
+	}
+	r := &rotating{lifetime: o.Lifetime}
+	r.now.Store(&generation{Transport: t, born: time.Now()})
+	return r
+}
+
+// freshTransport dials for each call, with the same bounds otherwise. To close the
+// idle connections of the pool would not do instead: other calls put theirs back at
+// any moment.
+func freshTransport(o TransportOptions) http.RoundTripper {
+	t := o.transport()
+	t.DisableKeepAlives = true
+	return t
+}
+
+func (o TransportOptions) transport() *http.Transport {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: o.Connect, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: o.TLS,
@@ -34,6 +60,7 @@ func newTransport(o TransportOptions) http.RoundTripper {
 		DisableCompression:  true,
 		WriteBufferSize:     1 << 10,
 		ReadBufferSize:      4 << 10,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWithin},
 	}
 	if o.RootCAs != nil {
 		t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
@@ -44,12 +71,7 @@ func newTransport(o TransportOptions) http.RoundTripper {
 	if !o.HTTP2 {
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
-	if o.Lifetime <= 0 {
-		return t
-	}
-	r := &rotating{lifetime: o.Lifetime}
-	r.now.Store(&generation{Transport: t, born: time.Now()})
-	return r
+	return t
 }
 
 // rotating starts a fresh pool of connections when the old one has reached its
@@ -75,5 +97,3 @@ func (r *rotating) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return g.RoundTrip(req)
 }
-
-func (r *rotating) CloseIdleConnections() { r.now.Load().CloseIdleConnections() }

@@ -35,6 +35,11 @@ func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body 
 		yield(nil, p.protocolError("one JSON body instead of a stream"))
 		return true
 	}
+	seen := lookAtWhole(text)
+	if chats := req.Op == providers.Chat || req.Op == providers.Completions; chats && (seen.stop == "abort" || seen.stop == "error") {
+		yield(nil, abandoned(p.opt.Name, seen.stop))
+		return true
+	}
 	if req.Stream {
 		events, err := p.eventsOf(req, text)
 		if err != nil {
@@ -44,7 +49,7 @@ func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body 
 		yield(events, nil)
 		return true
 	}
-	yield([]streaming.Event{p.wholeEvent(req, text)}, nil)
+	yield([]streaming.Event{wholeEvent(req, text, &seen)}, nil)
 	return true
 }
 
@@ -74,22 +79,13 @@ func (p *Provider) checkWhole(resp *http.Response, text []byte) error {
 	return nil
 }
 
-func (p *Provider) wholeEvent(req *providers.Request, text []byte) streaming.Event {
-	ev := streaming.Event{Kind: streaming.Whole, Raw: text, Dialect: streaming.Opaque}
-	var model jsonscan.Span
-	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
-	for c.Object(); c.Key(); {
-		switch string(c.Name) {
-		case "usage":
-			ev.Usage = parseUsage(c.Skip().Of(text))
-		case "model":
-			model = c.Skip()
-		default:
-			c.Skip()
-		}
+func wholeEvent(req *providers.Request, text []byte, seen *wholeLook) streaming.Event {
+	ev := streaming.Event{Kind: streaming.Whole, Raw: text, Dialect: streaming.Opaque, Usage: seen.usage}
+	if seen.usage == nil {
+		ev.Size = seen.size
 	}
-	if req.PresentAs != "" && !model.Empty() {
-		ev.Raw = slices.Concat(text[:model.Start], jsonscan.AppendQuote(nil, req.PresentAs), text[model.End:])
+	if req.PresentAs != "" && !seen.model.Empty() {
+		ev.Raw = slices.Concat(text[:seen.model.Start], jsonscan.AppendQuote(nil, req.PresentAs), text[seen.model.End:])
 	}
 	return ev
 }
@@ -159,25 +155,4 @@ func appendUsage(events []streaming.Event, text []byte) []streaming.Event {
 		}
 	}
 	return events
-}
-
-// pieceSize is how much of an unread body is passed on at once.
-const pieceSize = 32 << 10
-
-// relayBytes passes a body on unread.
-func (p *Provider) relayBytes(body io.Reader, yield yielder) bool {
-	buf := make([]byte, pieceSize)
-	for {
-		n, err := body.Read(buf)
-		if n > 0 && !yield([]streaming.Event{{Kind: streaming.Bytes, Raw: buf[:n], Dialect: streaming.Opaque}}, nil) {
-			return false
-		}
-		if err == io.EOF {
-			return true
-		}
-		if err != nil {
-			yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.opt.Name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
-			return false
-		}
-	}
 }
