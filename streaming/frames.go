@@ -52,7 +52,7 @@ type part struct{ from, to int }
 const frameSlack = 1 << 10
 
 const (
-	idleBuffer = 2 << 10
+	idleBuffer = 1 << 10
 	busyBuffer = 32 << 10
 )
 

@@ -44,6 +44,7 @@ type Server struct {
 	TrustedProxies    []CIDR   `toml:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed when the address of a client is told."`
 	ReadHeaderTimeout Duration `toml:"read_header_timeout" min:"1ms" doc:"Time for a client to send its request headers."`
 	IdleTimeout       Duration `toml:"idle_timeout" min:"1ms" doc:"How long an idle client connection is kept."`
+	HeapHeadroom      Size     `toml:"heap_headroom" max:"64GiB" doc:"How far a small heap grows before it is collected: memory for CPU. 0 is Go's own way; GOGC in the environment overrides it."`
 	MaxHeader         Size     `toml:"max_header" min:"1KiB" max:"16MiB" doc:"Largest request header; beyond it 431."`
 }
 
@@ -222,7 +223,7 @@ const (
 func (s *Server) setDefaults() {
 	*s = Server{
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
-		ReadHeaderTimeout: 10 * second, IdleTimeout: 2 * minute, MaxHeader: 32 * kib,
+		ReadHeaderTimeout: 10 * second, IdleTimeout: 2 * minute, HeapHeadroom: 16 * mib, MaxHeader: 32 * kib,
 	}
 }
 

@@ -40,6 +40,7 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 		return exitFailure
 	}
 	defer closeAccess()
+	tuneHeap(int64(cfg.Server.HeapHeadroom))
 	g := &gateway{cfg: cfg, log: log, access: access, drain: handlers.NewDrain(), failed: make(chan error, 2)}
 	if err := g.start(opts); err != nil {
 		log.Error("cannot start", slog.Any("error", err))

@@ -29,7 +29,7 @@ type reader struct {
 func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	r := &reader{state: newState(req), target: p.opt.Name, model: req.Model, progress: prog}
+	r := newReader(req, p.opt.Name, prog)
 	for !r.done {
 		got, err := frames.Next()
 		if err != nil {
@@ -49,6 +49,13 @@ func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *str
 		}
 	}
 	return true
+}
+
+// newReader stays out of relayEvents' frame, which every waiting stream keeps on its stack.
+//
+//go:noinline
+func newReader(req *providers.Request, target string, prog *streaming.Progress) *reader {
+	return &reader{state: newState(req), target: target, model: req.Model, progress: prog}
 }
 
 // read turns frames into a batch; the error stands behind the events before it.

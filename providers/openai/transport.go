@@ -59,7 +59,7 @@ func (o TransportOptions) transport() *http.Transport {
 		ForceAttemptHTTP2:   o.HTTP2,
 		DisableCompression:  true,
 		WriteBufferSize:     1 << 10,
-		ReadBufferSize:      4 << 10,
+		ReadBufferSize:      2 << 10,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWithin},
 	}
 	if o.RootCAs != nil {

@@ -218,7 +218,10 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 	return nil
 }
 
-// introduce begins what the client gets with the name of the target.
+// introduce begins what the client gets with the name of the target. It stays out of
+// run's frame, which every waiting stream keeps on its stack.
+//
+//go:noinline
 func (h *hold) introduce() {
 	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
 		Target: h.target.Name, Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
@@ -238,6 +241,8 @@ func (h *hold) present(batch []streaming.Event) {
 }
 
 // named tells in which target an error happened.
+//
+//go:noinline
 func (h *hold) named(err error) error {
 	if e := providers.AsError(err); e != nil {
 		e.Target = h.target.Name
