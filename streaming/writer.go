@@ -53,13 +53,12 @@ func (c *clientWriter) arm() error {
 	if c.limit <= 0 {
 		return nil
 	}
-	now := time.Now()
 	slack := c.limit / 10
-	if !c.multi && now.Sub(c.armed) < slack {
+	if !c.multi && time.Since(c.armed) < slack {
 		return nil
 	}
-	c.armed = now
-	return writeError(c.rc.SetWriteDeadline(now.Add(c.limit + slack)))
+	c.armed = time.Now()
+	return writeError(c.rc.SetWriteDeadline(c.armed.Add(c.limit + slack)))
 }
 
 // writeError says who is to blame for a failed write.
