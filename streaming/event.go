@@ -99,7 +99,6 @@ type MetaData struct {
 	ID      string
 	Created int64 // unix seconds
 	Model   string
-	Target  string      // which target answers
 	Status  int         // of the upstream's answer, when it is to be passed on
 	Header  http.Header // response headers a client may see; owned by the receiver
 }

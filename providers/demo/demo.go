@@ -147,7 +147,7 @@ func describe(req *providers.Request, model string) *streaming.MetaData {
 	if req.Op == providers.Completions {
 		prefix = "cmpl-"
 	}
-	m := &streaming.MetaData{ID: prefix + hex.EncodeToString(h.Sum(nil)[:12]), Created: time.Now().Unix(), Model: model, Target: name}
+	m := &streaming.MetaData{ID: prefix + hex.EncodeToString(h.Sum(nil)[:12]), Created: time.Now().Unix(), Model: model}
 	if req.PresentAs != "" {
 		m.Model = req.PresentAs
 	}

@@ -126,7 +126,7 @@ func (p *Provider) protocolError(what string) *providers.Error {
 
 // meta passes on the headers that a client may see.
 func (p *Provider) meta(req *providers.Request, resp *http.Response) *streaming.MetaData {
-	m := &streaming.MetaData{Target: p.opt.Name, Header: http.Header{}}
+	m := &streaming.MetaData{Header: http.Header{}}
 	keep := []string{"Openai-Processing-Ms", "Openai-Version"}
 	if req.Op == providers.Passthrough {
 		keep = append(keep, "Content-Type", "Content-Disposition")

@@ -224,7 +224,7 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 //go:noinline
 func (h *hold) introduce() {
 	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
-		Target: h.target.Name, Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
+		Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
 }
 
 // present gives the answer the pool's name of the model; adapters that pass bytes
