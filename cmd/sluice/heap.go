@@ -43,16 +43,14 @@ type heapTuner struct {
 	percent  int
 }
 
-// sentinel is an object that every collection finds dead.
-type sentinel struct {
-	self *sentinel // a pointer keeps it out of the allocator's shared tiny blocks
-	_    [4]uint64
-}
+// sentinel is an object that every collection finds dead. Its pointer keeps it out of
+// the allocator's shared tiny blocks.
+type sentinel struct{ of *heapTuner }
 
 func (t *heapTuner) arm() {
-	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
-		t.adjust()
-		t.arm()
+	runtime.SetFinalizer(&sentinel{t}, func(s *sentinel) {
+		s.of.adjust()
+		s.of.arm()
 	})
 }
 

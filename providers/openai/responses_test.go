@@ -10,7 +10,7 @@ import (
 	"sluice/streaming"
 )
 
-func playResponses(presentAs, text string) (raws []string, end error, finished bool, r streaming.Report) {
+func playResponses(presentAs, text string) (raws []string, finished bool, r streaming.Report, end error) {
 	p := New(Options{Name: "up", MaxEvent: 1 << 20})
 	req := &providers.Request{ID: "req_1", Op: providers.Responses, Model: "m", Stream: true, Choices: 1, PresentAs: presentAs}
 	prog := streaming.NewProgress(time.Now())
@@ -23,7 +23,7 @@ func playResponses(presentAs, text string) (raws []string, end error, finished b
 		}
 		return true
 	})
-	return raws, end, finished, prog.Report()
+	return raws, finished, prog.Report(), end
 }
 
 func frames(data ...string) string {
@@ -41,7 +41,7 @@ func TestResponsesPresentAs(t *testing.T) {
 		return []string{fmt.Sprintf(respCreated, model), respDelta, fmt.Sprintf(respCompleted, model)}
 	}
 	for presentAs, want := range map[string]string{"": `"up-1"`, `pub"lic`: `"pub\"lic"`} {
-		raws, end, finished, report := playResponses(presentAs, frames(made(`"up-1"`)...))
+		raws, finished, report, end := playResponses(presentAs, frames(made(`"up-1"`)...))
 		if got := strings.Join(raws, "\n"); end != nil || !finished || got != strings.Join(made(want), "\n") || report.Repaired != 0 {
 			t.Errorf("present as %q: %v\n%s", presentAs, end, got)
 		}
@@ -66,7 +66,7 @@ func TestResponsesMalformed(t *testing.T) {
 		{[]string{respDelta, `{`, `{`, `{`, respDelta, done}, 1, 3, providers.Protocol, false},
 		{[]string{respDelta, `{"type":"response.completed"`}, 1, 1, providers.Truncated, false},
 	} {
-		raws, end, finished, r := playResponses("", frames(c.data...))
+		raws, finished, r, end := playResponses("", frames(c.data...))
 		kind := providers.Internal
 		if e := providers.AsError(end); e != nil {
 			kind = e.Kind
