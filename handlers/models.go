@@ -42,6 +42,9 @@ func (s *Server) model(c echo.Context) error {
 			return c.JSONBlob(http.StatusOK, append(appendModel(nil, &m), '\n'))
 		}
 	}
+	if s.opt.Catalog.Has(c.Request().Context(), id) {
+		return c.JSONBlob(http.StatusOK, append(appendModel(nil, &providers.Model{ID: id, OwnedBy: "sluice"}), '\n'))
+	}
 	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: "The model " + strconv.Quote(id) + " does not exist. GET /v1/models lists the models that can be used."}
 }
 

@@ -24,6 +24,8 @@ type Authenticator interface {
 // Catalog knows which models there are.
 type Catalog interface {
 	Models(ctx context.Context) []providers.Model
+	// Has reports whether a model that may not be listed can be asked for.
+	Has(ctx context.Context, model string) bool
 }
 
 // Options are what the handlers need from outside.

@@ -33,6 +33,7 @@ func (anyone) Authenticate(http.Header) (auth.Principal, error) { return auth.Pr
 type noModels struct{}
 
 func (noModels) Models(context.Context) []providers.Model { return nil }
+func (noModels) Has(context.Context, string) bool         { return false }
 
 // scripted is a provider that plays steps.
 type scripted []streamtest.Step
@@ -259,4 +260,15 @@ func TestContractStalledSinkSlowsOnlyItself(t *testing.T) {
 			t.Errorf("the stalled stream ended with %v", err)
 		}
 	})
+}
+
+// A model that only a pattern of the configuration lets through can be looked up as
+// it can be asked for.
+func TestModelBehindAPattern(t *testing.T) {
+	g := boot(t, "[[upstreams]]\nname = \"up\"\nbase_url = \"http://127.0.0.1:1/v1\"\nmodels = [\"gpt-*\"]\nlist_models = false\n")
+	for id, status := range map[string]int{"gpt-9": http.StatusOK, "other": http.StatusNotFound} {
+		if a := g.do(t, http.MethodGet, "/models/"+id, ""); a.status != status || status == http.StatusOK && !strings.Contains(a.body, `"id":"gpt-9"`) {
+			t.Errorf("%s: %d %s", id, a.status, a.body)
+		}
+	}
 }

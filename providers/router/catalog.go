@@ -175,6 +175,12 @@ func (c *Catalog) union(lists [][]providers.Model) []providers.Model {
 
 func isGlob(name string) bool { return strings.ContainsAny(name, "*?[") }
 
+// Has reports whether a model can be asked for, listed or let through by a pattern.
+func (c *Catalog) Has(ctx context.Context, model string) bool {
+	_, err := c.Resolve(ctx, model)
+	return err == nil
+}
+
 // Total picks the limit for a whole answer: local servers get the longer one.
 func (c *Catalog) Total(ctx context.Context, model string, hosted, local time.Duration) time.Duration {
 	if p, err := c.Resolve(ctx, model); err == nil && p.Local() {
