@@ -129,7 +129,7 @@ func catalogTasks() []clientTask {
 				t.Errorf("retrieved: %q", r.Models)
 			}
 		}},
-		{Name: "models retrieve none", Op: "model", needs: "models", Model: "org/none", check: refusedWith(404, "model_not_found", "")},
+		{Name: "models retrieve none", Op: "model", needs: "models", Model: "nobody/none", check: refusedWith(404, "model_not_found", "")},
 		{Name: "embeddings default", Op: "embeddings", needs: "encoding", Model: clientModel, Input: input, check: vectors},
 		{Name: "embeddings float", Op: "embeddings", Model: clientModel, Input: input, Encoding: "float", check: vectors},
 		{Name: "embeddings base64", Op: "embeddings", needs: "encoding", Model: clientModel, Input: input, Encoding: "base64", check: vectors},
