@@ -19,6 +19,7 @@ import (
 	"sluice/providers"
 	"sluice/providers/openai"
 	"sluice/providers/router"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 	"sluice/streaming/streamtest"
 )
@@ -111,7 +112,7 @@ func TestContractPanicSettlesWhatWasDelivered(t *testing.T) {
 // Contract 2: content and usage come in one read, then silence: the text is out at once.
 func TestContractTextIsOutAtOnce(t *testing.T) {
 	hold := make(chan struct{})
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		const id = `"id":"c1","object":"chat.completion.chunk","created":1700000000,"model":"m"`
 		_, _ = io.WriteString(w, `data: {`+id+`,"choices":[{"index":0,"delta":{"role":"assistant","content":"all of it"},"finish_reason":null}]}`+"\n\n"+
@@ -122,9 +123,9 @@ func TestContractTextIsOutAtOnce(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	}))
-	defer upstream.Close()
+	defer server.Close()
 	defer close(hold)
-	up := openai.New(openai.Options{Name: "up", BaseURL: upstream.URL, AskUsage: true, MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
+	up := openai.New(openai.Options{Upstream: upstream.Options{Name: "up", BaseURL: server.URL}, AskUsage: true, MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
 	catalog := router.NewCatalog(nil, []router.Upstream{{Name: "up", Models: []string{"m"}, Target: up.Target}}, time.Second, time.Minute)
 	srv, _ := serveProvider(t, router.New(catalog, router.Options{Tries: 1, HoldEvents: 64, HoldBytes: 1 << 18}), streaming.Relay{})
 	lines := make(chan string, 1)

@@ -37,8 +37,9 @@ var arrows = map[string][]string{
 	"providers":              {"streaming/..."},
 	"providers/router":       {"providers", "streaming/..."},
 	"providers/kit":          {"providers", "streaming/..."},
+	"providers/upstream":     {"providers"},
 	"providers/providertest": {"providers", "streaming/..."},
-	"providers/*":            {"providers", "providers/kit/...", "streaming/..."}, // every other one is an adapter
+	"providers/*":            {"providers", "providers/kit/...", "providers/upstream", "streaming/..."}, // every other one is an adapter
 	"ratelimit":              {},
 	"streaming":              {},
 	"web":                    {},

@@ -14,6 +14,7 @@ import (
 	"sluice/providers/openai"
 	"sluice/providers/providertest/wall"
 	"sluice/providers/router"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
@@ -22,12 +23,12 @@ import (
 func overHTTP2(t *testing.T, writeLimit time.Duration) (*httptest.Server, *wall.Wall) {
 	t.Helper()
 	w := wall.New()
-	upstream := httptest.NewUnstartedServer(w)
-	upstream.EnableHTTP2 = true
-	upstream.StartTLS()
-	t.Cleanup(upstream.Close)
-	up := openai.New(openai.Options{Name: "up", BaseURL: upstream.URL + "/v1", AskUsage: true, MaxEvent: 1 << 20, MaxAnswer: 1 << 20,
-		Transport: openai.TransportOptions{HTTP2: true, RootCAs: upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}})
+	server := httptest.NewUnstartedServer(w)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	up := openai.New(openai.Options{AskUsage: true, MaxEvent: 1 << 20, MaxAnswer: 1 << 20, Upstream: upstream.Options{Name: "up", BaseURL: server.URL + "/v1",
+		HTTP2: true, RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}})
 	catalog := router.NewCatalog(nil, []router.Upstream{{Name: "up", Models: []string{"*"}, Target: up.Target}}, time.Second, time.Minute)
 	gw := httptest.NewUnstartedServer(handlers.New(handlers.Options{
 		Provider: router.New(catalog, router.Options{Tries: 1, HoldEvents: 64, HoldBytes: 1 << 18}), Catalog: catalog, Auth: anyone{},

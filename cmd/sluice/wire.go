@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"sluice/handlers"
@@ -15,6 +16,7 @@ import (
 	"sluice/providers/demo"
 	"sluice/providers/openai"
 	"sluice/providers/router"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
@@ -44,15 +46,23 @@ func knownKinds() []string {
 
 func newOpenAI(c *Config, u *Upstream, version string) adapter {
 	return openai.New(openai.Options{
-		Name: u.Name, BaseURL: u.BaseURL, APIKey: u.APIKey.Reveal(), Auth: u.Auth,
-		Organization: u.Organization, Project: u.Project, Header: reveal(u.Headers), Query: reveal(u.Query),
-		UserAgent: "sluice/" + version, AskUsage: true,
+		Upstream: newUpstream(c, u, version), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
+		Organization: u.Organization, Project: u.Project, AskUsage: true,
 		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
-		Transport: openai.TransportOptions{
-			Connect: c.Timeouts.Connect.Std(), TLS: c.Timeouts.TLS.Std(), MaxConns: u.MaxConns, IdleConns: u.IdleConns,
-			IdleTimeout: u.IdleTimeout.Std(), Lifetime: u.ConnLifetime.Std(), HTTP2: u.HTTP2, Proxy: u.Proxy.URL(),
-		},
 	})
+}
+
+// newUpstream says how an upstream is reached, whatever protocol it speaks.
+func newUpstream(c *Config, u *Upstream, version string) upstream.Options {
+	h := http.Header{"User-Agent": {"sluice/" + version}}
+	for k, v := range u.Headers {
+		h.Set(k, v.Reveal())
+	}
+	return upstream.Options{
+		Name: u.Name, BaseURL: u.BaseURL, Query: reveal(u.Query), Header: h,
+		Connect: c.Timeouts.Connect.Std(), TLS: c.Timeouts.TLS.Std(), MaxConns: u.MaxConns, IdleConns: u.IdleConns,
+		IdleTimeout: u.IdleTimeout.Std(), Lifetime: u.ConnLifetime.Std(), HTTP2: u.HTTP2, Proxy: u.Proxy.URL(),
+	}
 }
 
 func reveal(m map[string]Secret) map[string]string {

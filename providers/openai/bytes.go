@@ -36,7 +36,7 @@ func (p *Provider) relayBytes(body io.Reader, yield yielder) bool {
 		case err == io.EOF:
 			return true
 		case err != nil:
-			yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.opt.Name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
+			yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
 			return false
 		case large == nil && n == len(buf):
 			large = busyPieces.Get().(*[busyPiece]byte)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
@@ -74,7 +75,7 @@ func TestChoicesThatNeverBegan(t *testing.T) {
 		{2, strings.NewReader(""), true},
 		{2, strings.NewReader("data: [DONE]\n\n"), true},
 	} {
-		p := New(Options{Name: "up", MaxEvent: 1 << 20})
+		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: providers.Chat, Model: "m", Stream: true, Choices: c.wanted}
 		var end error
 		got := p.relayEvents(req, io.MultiReader(strings.NewReader(chunk), c.tail), streaming.NewProgress(time.Now()), func(_ []streaming.Event, err error) bool {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 )
 
 // maxModelList bounds the answer of GET /models.
@@ -16,23 +17,20 @@ const maxModelList = 8 << 20
 // Models asks the upstream which models it has. An answer without a data array is
 // an error, for some servers answer 200 on every path.
 func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url("/models"), nil)
+	resp, err := p.up.Do(ctx, &upstream.Request{Method: http.MethodGet, Path: "/models", Accept: "*/*"})
 	if err != nil {
 		return nil, fmt.Errorf("listing models: %w", err)
 	}
-	p.sign(r)
-	resp, err := p.client.RoundTrip(r)
-	if err != nil {
-		return nil, fmt.Errorf("listing models: %w", withoutURL(err))
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("listing models: %w", httpError(p.opt.Name, resp, resp.Body))
+	read := false
+	defer func() { resp.Close(read) }()
+	if resp.Status != http.StatusOK {
+		return nil, fmt.Errorf("listing models: %w", upstream.Refusal(p.name, resp))
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxModelList))
 	if err != nil {
 		return nil, fmt.Errorf("listing models: %w", err)
 	}
+	read = true
 	return parseModels(text)
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
@@ -27,7 +28,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // per event, then the end.
 func play(t testing.TB, op providers.Op, presentAs string, body io.Reader) string {
 	t.Helper()
-	p := New(Options{Name: "up", MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
+	p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
 	req := &providers.Request{ID: "req_1", Op: op, Model: "m", Stream: true, Choices: 1, PresentAs: presentAs}
 	prog := streaming.NewProgress(time.Now())
 	var out strings.Builder
@@ -131,7 +132,7 @@ func TestMendedChunksAreLegal(t *testing.T) {
 		if strings.Contains(file, "completions") {
 			op = providers.Completions
 		}
-		p := New(Options{Name: "up", MaxEvent: 1 << 20})
+		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: op, Model: "m", Stream: true, Choices: 1}
 		l := &legal{chat: op == providers.Chat, role: map[int]bool{}}
 		p.relayEvents(req, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
@@ -236,7 +237,7 @@ func FuzzStream(f *testing.F) {
 		if split := play(t, providers.Chat, "", iotest.OneByteReader(bytes.NewReader(text))); split != whole {
 			t.Errorf("byte by byte:\n%s\nwhole:\n%s", split, whole)
 		}
-		p := New(Options{Name: "up", MaxEvent: 1 << 20})
+		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: providers.Chat, Model: "m", Stream: true, Choices: 1}
 		p.relayEvents(req, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
 			for i := range batch {
@@ -249,45 +250,6 @@ func FuzzStream(f *testing.F) {
 	})
 }
 
-func TestErrorShapes(t *testing.T) {
-	for body, want := range map[string]words{
-		`{"error":{"message":"m","type":"t","param":"p","code":"c"}}`:  {"m", "t", "c", "p"},
-		`{"error":{"message":"m","type":"t","param":null,"code":400}}`: {"m", "t", "400", ""},
-		`{"error":"text"}`:                                       {message: "text"},
-		`{"error":"text","error_type":"overloaded"}`:             {message: "text", kind: "overloaded"},
-		`{"object":"error","message":"m","type":"t","code":404}`: {"m", "t", "404", ""},
-		`{"error":{"message":"m","http_status_code":422}}`:       {message: "m", code: "422"},
-		`{"detail":"Not Found"}`:                                 {message: "Not Found"},
-		`{"detail":[{"loc":["a"]}]}`:                             {message: `[{"loc":["a"]}]`},
-		`plain`:                                                  {message: "plain"},
-		`<html>nginx</html>`:                                     {},
-		``:                                                       {},
-		`null`:                                                   {},
-		`{"error":null}`:                                         {},
-		`{"error":{}}`:                                           {},
-	} {
-		if got := readWords([]byte(body)); got != want {
-			t.Errorf("%s: %+v, want %+v", body, got, want)
-		}
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for _, c := range []struct {
-		key, value string
-		want       time.Duration
-	}{
-		{"Retry-After", "3", 3 * time.Second}, {"Retry-After", "0.5", 500 * time.Millisecond}, {"Retry-After", "-1", 0},
-		{"Retry-After-Ms", "250", 250 * time.Millisecond}, {"Retry-After", "soon", 0},
-		{"Retry-After", now.Add(time.Minute).Format(http.TimeFormat), time.Minute}, {"Retry-After", now.Add(-time.Minute).Format(http.TimeFormat), 0},
-	} {
-		if got := retryAfter(http.Header{c.key: {c.value}}, now); got != c.want {
-			t.Errorf("%s %s: %v, want %v", c.key, c.value, got, c.want)
-		}
-	}
-}
-
 // Nothing of the caller's headers reaches the upstream, and its own do.
 func TestRequestIsRebuilt(t *testing.T) {
 	var got http.Header
@@ -298,8 +260,8 @@ func TestRequestIsRebuilt(t *testing.T) {
 		_, _ = io.WriteString(w, `{"id":"x","choices":[]}`)
 	}))
 	defer srv.Close()
-	p := New(Options{Name: "az", BaseURL: srv.URL + "/openai/deployments/d/", APIKey: "k", Auth: "api-key", UserAgent: "sluice/test",
-		Header: map[string]string{"X-Extra": "1"}, Query: map[string]string{"api-version": "2024"}, MaxAnswer: 1 << 20})
+	p := New(Options{Upstream: upstream.Options{Name: "az", BaseURL: srv.URL + "/openai/deployments/d/", Query: map[string]string{"api-version": "2024"},
+		Header: http.Header{"X-Extra": {"1"}, "User-Agent": {"sluice/test"}}}, APIKey: "k", Auth: "api-key", MaxAnswer: 1 << 20})
 	req, err := providers.Parse(providers.Chat, "/chat/completions", "application/json", []byte(`{"model":"m","messages":[{}]}`), 64)
 	if err != nil {
 		t.Fatal(err)

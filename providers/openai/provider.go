@@ -6,41 +6,62 @@ package openai
 
 import (
 	"context"
-	"io"
+	"maps"
 	"net/http"
-	"strings"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
 // Options describe one upstream.
 type Options struct {
-	Name    string // as logs, errors and the x-sluice-target header name it
-	BaseURL string // absolute, e.g. "https://host/v1"
+	// Upstream says where the server is. Its Header gets what every request carries; its
+	// Name is what logs, errors and the x-sluice-target header call it.
+	Upstream upstream.Options
 	// APIKey is sent as Auth says: "bearer", "api-key" or "none".
 	APIKey, Auth          string
 	Organization, Project string
-	Header                map[string]string
-	Query                 map[string]string
-	UserAgent             string
 	// AskUsage asks for usage in every stream; off only for servers that refuse stream_options.
 	AskUsage  bool
 	MaxEvent  int // bytes of one streamed event
 	MaxAnswer int // bytes of one answer that is held whole
-	Transport TransportOptions
 }
 
 // Provider talks to one upstream. It is safe for concurrent use.
 type Provider struct {
-	opt    Options
-	client http.RoundTripper
-	fresh  http.RoundTripper // never uses a kept connection
+	opt  Options
+	name string
+	up   *upstream.Client
 }
 
 // New returns a provider that dials nothing until it is used.
 func New(opt Options) *Provider {
-	return &Provider{opt: opt, client: newTransport(opt.Transport), fresh: freshTransport(opt.Transport)}
+	opt.Upstream.Header = opt.sign()
+	return &Provider{opt: opt, name: opt.Upstream.Name, up: upstream.New(opt.Upstream)}
+}
+
+// sign makes what every request to this upstream carries. What the configuration says
+// in headers of its own comes last.
+func (o *Options) sign() http.Header {
+	h := http.Header{}
+	if o.APIKey != "" {
+		switch o.Auth {
+		case "api-key":
+			h.Set("Api-Key", o.APIKey)
+		case "none":
+		default:
+			h.Set("Authorization", "Bearer "+o.APIKey)
+		}
+	}
+	if o.Organization != "" {
+		h.Set("OpenAI-Organization", o.Organization)
+	}
+	if o.Project != "" {
+		h.Set("OpenAI-Project", o.Project)
+	}
+	maps.Copy(h, o.Upstream.Header)
+	return h
 }
 
 // Stream implements providers.Provider. req.Model must be the upstream's name of
@@ -60,20 +81,14 @@ type target struct {
 
 func (t target) Stream(ctx context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {
 	return func(yield func([]streaming.Event, error) bool) {
-		c := open(ctx)
+		resp, err := t.send(ctx, req, t.model)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		finished := false
-		defer func() { c.close(finished) }()
-		resp, err := t.send(c.ctx, req, t.model)
-		if err != nil {
-			yield(nil, cause(ctx, err))
-			return
-		}
-		body, err := c.take(resp)
-		if err != nil {
-			yield(nil, &providers.Error{Kind: providers.Protocol, Target: t.opt.Name, Message: "the upstream compressed its answer in a way it was not asked for", Err: err})
-			return
-		}
-		finished = t.answer(req, resp, body, prog, causal(ctx, yield))
+		defer func() { resp.Close(finished) }()
+		finished = t.answer(req, resp, prog, causal(ctx, yield))
 	}
 }
 
@@ -81,7 +96,7 @@ func (t target) Stream(ctx context.Context, req *providers.Request, prog *stream
 func causal(ctx context.Context, yield yielder) yielder {
 	return func(batch []streaming.Event, err error) bool {
 		if err != nil {
-			err = cause(ctx, err)
+			err = upstream.Cause(ctx, err)
 		}
 		return yield(batch, err)
 	}
@@ -92,9 +107,9 @@ type yielder = func([]streaming.Event, error) bool
 
 // answer reports whether the answer came to its true end, so that its connection
 // can serve again.
-func (p *Provider) answer(req *providers.Request, resp *http.Response, body io.Reader, prog *streaming.Progress, yield yielder) bool {
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		yield(nil, httpError(p.opt.Name, resp, body))
+func (p *Provider) answer(req *providers.Request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
+	if resp.Status < 200 || resp.Status > 299 {
+		yield(nil, upstream.Refusal(p.name, resp))
 		return true
 	}
 	meta := streaming.Event{Kind: streaming.Meta, Meta: p.meta(req, resp)}
@@ -103,43 +118,51 @@ func (p *Provider) answer(req *providers.Request, resp *http.Response, body io.R
 	}
 	switch {
 	case req.Op == providers.Passthrough:
-		return p.relayBytes(body, yield)
-	case !req.Stream || isType(resp, "application/json"):
-		return p.relayWhole(req, resp, body, yield)
-	case isType(resp, "text/html"):
+		return p.relayBytes(resp.Body, yield)
+	case !req.Stream || resp.IsType("application/json"):
+		return p.relayWhole(req, resp, yield)
+	case resp.IsType("text/html"):
 		yield(nil, p.protocolError("an HTML page instead of a stream"))
 		return false
 	case req.Op == providers.Responses:
-		return p.relayResponses(req, body, prog, yield)
+		return p.relayResponses(req, resp.Body, prog, yield)
 	default:
-		return p.relayEvents(req, body, prog, yield)
+		return p.relayEvents(req, resp.Body, prog, yield)
 	}
 }
 
-func isType(resp *http.Response, want string) bool {
-	return strings.HasPrefix(resp.Header.Get("Content-Type"), want)
-}
-
 func (p *Provider) protocolError(what string) *providers.Error {
-	return &providers.Error{Kind: providers.Protocol, Target: p.opt.Name, Message: "the upstream sent " + what + "; does base_url name the right server and path?"}
+	return &providers.Error{Kind: providers.Protocol, Target: p.name, Message: "the upstream sent " + what + "; does base_url name the right server and path?"}
 }
 
 // meta passes on the headers that a client may see.
-func (p *Provider) meta(req *providers.Request, resp *http.Response) *streaming.MetaData {
+func (p *Provider) meta(req *providers.Request, resp *upstream.Answer) *streaming.MetaData {
 	m := &streaming.MetaData{Header: http.Header{}}
 	keep := []string{"Openai-Processing-Ms", "Openai-Version"}
 	if req.Op == providers.Passthrough {
 		keep = append(keep, "Content-Type", "Content-Disposition")
-		m.Status = resp.StatusCode
+		m.Status = resp.Status
 	}
 	for _, k := range keep {
 		if v := resp.Header.Values(k); len(v) > 0 {
 			m.Header[k] = v
 		}
 	}
-	if req.Op == providers.Passthrough && isType(resp, "text/event-stream") {
+	if req.Op == providers.Passthrough && resp.IsType("text/event-stream") {
 		m.Header.Set("X-Accel-Buffering", "no") // nginx would hold the events back
 		m.Header.Set("Cache-Control", "no-cache, no-transform")
 	}
 	return m
+}
+
+// send makes the upstream's request from what it may see: nothing of the caller's
+// headers but the type of the body. No request id is sent on: llama-cpp-python answers
+// 400 to one that is no UUID.
+func (p *Provider) send(ctx context.Context, req *providers.Request, model string) (*upstream.Answer, error) {
+	ask := p.opt.AskUsage && (req.Op == providers.Chat || req.Op == providers.Completions)
+	r := &upstream.Request{Method: http.MethodPost, Path: req.Path, ContentType: req.ContentType, Accept: "*/*", Body: req.Rewrite(model, ask)}
+	if req.Stream {
+		r.Accept = "text/event-stream, application/json"
+	}
+	return p.up.Do(ctx, r)
 }

@@ -17,14 +17,14 @@ import (
 func (p *Provider) relayResponses(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	r := &responses{target: p.opt.Name, progress: prog}
+	r := &responses{target: p.name, progress: prog}
 	if req.PresentAs != "" {
 		r.model = jsonscan.AppendQuote(nil, req.PresentAs)
 	}
 	for {
 		got, err := frames.Next()
 		if err != nil {
-			yield(nil, (&reader{state: &state{}, target: p.opt.Name}).end(err))
+			yield(nil, (&reader{state: &state{}, target: p.name}).end(err))
 			return false
 		}
 		if !yield(r.read(got), nil) {

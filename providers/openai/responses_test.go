@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
 func playResponses(presentAs, text string) (raws []string, finished bool, r streaming.Report, end error) {
-	p := New(Options{Name: "up", MaxEvent: 1 << 20})
+	p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 	req := &providers.Request{ID: "req_1", Op: providers.Responses, Model: "m", Stream: true, Choices: 1, PresentAs: presentAs}
 	prog := streaming.NewProgress(time.Now())
 	finished = p.relayResponses(req, strings.NewReader(text), prog, func(batch []streaming.Event, err error) bool {

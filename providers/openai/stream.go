@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +28,7 @@ type reader struct {
 func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	r := newReader(req, p.opt.Name, prog)
+	r := newReader(req, p.name, prog)
 	for !r.done {
 		got, err := frames.Next()
 		if err != nil {
@@ -284,12 +283,4 @@ func detail(c *jsonscan.Cursor, name string) (n int64) {
 		}
 	}
 	return n
-}
-
-// cause prefers why a context ended over what that did to a connection.
-func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }

@@ -5,26 +5,26 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 
 	openaitypes "github.com/sashabaranov/go-openai"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 	"sluice/streaming/jsonscan"
 )
 
 // relayWhole reads an answer that is one JSON body. A caller who asked for a
 // stream gets its content as events.
-func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body io.Reader, yield yielder) bool {
-	text, err := io.ReadAll(io.LimitReader(body, int64(p.opt.MaxAnswer)+1))
+func (p *Provider) relayWhole(req *providers.Request, resp *upstream.Answer, yield yielder) bool {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, int64(p.opt.MaxAnswer)+1))
 	switch {
 	case err != nil:
-		yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.opt.Name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
+		yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
 		return false
 	case len(text) > p.opt.MaxAnswer:
-		yield(nil, &providers.Error{Kind: providers.EventTooLarge, Target: p.opt.Name, Message: fmt.Sprintf("the upstream's answer is longer than the limit of %d bytes", p.opt.MaxAnswer)})
+		yield(nil, &providers.Error{Kind: providers.EventTooLarge, Target: p.name, Message: fmt.Sprintf("the upstream's answer is longer than the limit of %d bytes", p.opt.MaxAnswer)})
 		return false
 	}
 	if err := p.checkWhole(resp, text); err != nil {
@@ -37,7 +37,7 @@ func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body 
 	}
 	seen := lookAtWhole(text)
 	if chats := req.Op == providers.Chat || req.Op == providers.Completions; chats && (seen.stop == "abort" || seen.stop == "error") {
-		yield(nil, abandoned(p.opt.Name, seen.stop))
+		yield(nil, abandoned(p.name, seen.stop))
 		return true
 	}
 	if req.Stream {
@@ -54,7 +54,7 @@ func (p *Provider) relayWhole(req *providers.Request, resp *http.Response, body 
 }
 
 // checkWhole finds the failures that come with status 200.
-func (p *Provider) checkWhole(resp *http.Response, text []byte) error {
+func (p *Provider) checkWhole(resp *upstream.Answer, text []byte) error {
 	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
 	var fault jsonscan.Span
 	for c.Object(); c.Key(); {
@@ -67,14 +67,14 @@ func (p *Provider) checkWhole(resp *http.Response, text []byte) error {
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return p.protocolError("an empty body")
-	case isType(resp, "text/html") || bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")):
+	case resp.IsType("text/html") || bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")):
 		return p.protocolError("an HTML page instead of JSON")
-	case isType(resp, "text/event-stream"):
+	case resp.IsType("text/event-stream"):
 		return p.protocolError("a stream although none was asked for")
 	case !c.End():
 		return p.protocolError("something that is not a JSON object")
 	case !isNull(fault, text):
-		return inStreamError(p.opt.Name, text)
+		return inStreamError(p.name, text)
 	}
 	return nil
 }

@@ -4,23 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net/http/httptest"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
 // answerWith has the adapter read one HTTP answer.
 func answerWith(op providers.Op, stream bool, contentType string, body io.Reader) (events []streaming.Event, end error) {
-	p := New(Options{Name: "up", MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
-	w := httptest.NewRecorder()
-	w.Header().Set("Content-Type", contentType)
-	resp := w.Result()
+	p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
+	resp := &upstream.Answer{Status: http.StatusOK, Header: upstream.Header{{Name: "Content-Type", Value: contentType}}, Body: body}
 	req := &providers.Request{ID: "req_1", Op: op, Model: "m", Stream: stream, Choices: 1}
-	p.answer(req, resp, body, streaming.NewProgress(time.Now()), func(batch []streaming.Event, err error) bool {
+	p.answer(req, resp, streaming.NewProgress(time.Now()), func(batch []streaming.Event, err error) bool {
 		for i := range batch {
 			events = append(events, batch[i].Clone())
 		}
