@@ -27,6 +27,9 @@ func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink) error 
 	defer func() { live.end(p, err) }()
 	relay := s.opt.Relay
 	relay.Total = s.opt.Total(ctx, c.req.Model)
+	if !c.req.Stream {
+		relay.Heartbeat = 0 // a whole body has no sign of life
+	}
 	err = relay.Run(ctx, func(ctx context.Context) streaming.Stream {
 		return withUsage(s.opt.Provider.Stream(ctx, c.req, p), c.req, p)
 	}, out, p)

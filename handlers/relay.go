@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -37,9 +38,17 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		out := s.sink(c, req)
+		ctx := c.Request().Context()
+		var over *streaming.Takeover
+		if s.mayTakeOver(c.Request(), req) {
+			var gone context.CancelCauseFunc
+			ctx, gone = context.WithCancelCause(ctx)
+			defer gone(nil)
+			over = &streaming.Takeover{Home: s.opt.Handback, Gone: gone}
+		}
+		out := s.sink(c, req, over)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-		err = s.answer(c.Request().Context(), &call{req: req, who: who, start: start, remote: c.RealIP()}, out)
+		err = s.answer(ctx, &call{req: req, who: who, start: start, remote: c.RealIP()}, out)
 		if !out.Started() {
 			c.Set(toldKey, true)
 			return err
@@ -52,8 +61,15 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 	}
 }
 
+// mayTakeOver reports whether the answer's connection can leave net/http: a stream over
+// plain HTTP/1.1 whose client keeps the connection.
+func (s *Server) mayTakeOver(r *http.Request, req *providers.Request) bool {
+	return s.opt.Handback != nil && req.Stream && req.Op != providers.Passthrough &&
+		r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor == 1 && !r.Close
+}
+
 // sink picks how the answer is written: as events, or as one body.
-func (s *Server) sink(c echo.Context, req *providers.Request) sink {
+func (s *Server) sink(c echo.Context, req *providers.Request, over *streaming.Takeover) sink {
 	o := dialect.Options{ID: req.ID, Created: time.Now().Unix(), Model: req.Model, WantsUsage: req.WantsUsage, Choices: req.Choices, Error: errorObject}
 	w, major := c.Response().Writer, c.Request().ProtoMajor
 	if !req.Stream || req.Op == providers.Passthrough {
@@ -68,7 +84,7 @@ func (s *Server) sink(c echo.Context, req *providers.Request) sink {
 	default:
 		enc = dialect.NewChat(streaming.SSEFraming, o)
 	}
-	return streaming.NewSSE(w, major, enc, s.opt.WriteLimit)
+	return streaming.NewSSE(w, major, enc, s.opt.WriteLimit, over)
 }
 
 // parse reads the body whole, within its bounds, before anything is dialled.

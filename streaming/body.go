@@ -84,7 +84,7 @@ func (s *Body) writeAll(b []byte) error {
 
 func (s *Body) write(b []byte) error {
 	if s.failed == nil {
-		s.failed = s.out.write(b)
+		s.failed = s.out.writeAll(b)
 	}
 	return s.failed
 }

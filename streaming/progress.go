@@ -16,6 +16,7 @@ const bytesPerToken = 3.3
 // goroutine.
 type Progress struct {
 	start time.Time
+	begun time.Duration // uptime of start
 
 	first, last atomic.Int64 // nanoseconds after start; 0: not yet
 	choices     [maxCounted]struct{ deltas, bytes atomic.Int64 }
@@ -30,11 +31,13 @@ type Progress struct {
 }
 
 // NewProgress starts the clock of an answer.
-func NewProgress(start time.Time) *Progress { return &Progress{start: start} }
+func NewProgress(start time.Time) *Progress {
+	return &Progress{start: start, begun: start.Sub(born)}
+}
 
-// Count notes a batch that the upstream brought at the time now.
-func (p *Progress) Count(batch []Event, now time.Time) {
-	at := max(int64(now.Sub(p.start)), 1)
+// Count notes a batch that the upstream brought at the uptime now.
+func (p *Progress) Count(batch []Event, now time.Duration) {
+	at := max(int64(now-p.begun), 1)
 	for i := range batch {
 		p.countEvent(&batch[i], at)
 	}

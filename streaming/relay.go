@@ -25,14 +25,14 @@ type Relay struct {
 // end and else what ended the answer. After it returns nobody touches dst. A panic
 // of the stream or the sink ends the answer as a *PanicError.
 func (r Relay) Run(parent context.Context, open func(context.Context) Stream, dst Sink, p *Progress) (err error) {
-	if r.Total > 0 {
-		var stop context.CancelFunc
-		parent, stop = context.WithTimeoutCause(parent, r.Total, ErrTotal)
-		defer stop()
-	}
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &run{relay: r, dst: dst, progress: p, cancel: cancel}
 	defer cancel(nil)
+	if r.Total > 0 {
+		timer := time.AfterFunc(r.Total, func() { cancel(ErrTotal) })
+		defer timer.Stop()
+		ctx = until{ctx, time.Now().Add(r.Total)}
+	}
+	x := &run{relay: r, dst: dst, progress: p, cancel: cancel}
 	x.startBeat()
 	err = x.pump(ctx, open)
 	switch {
@@ -44,6 +44,20 @@ func (r Relay) Run(parent context.Context, open func(context.Context) Stream, ds
 	return x.finish(err)
 }
 
+// until tells the deadline of a context that a timer ends, which saves the context
+// that context.WithDeadlineCause would put between.
+type until struct {
+	context.Context
+	end time.Time
+}
+
+func (u until) Deadline() (time.Time, bool) {
+	if end, ok := u.Context.Deadline(); ok && end.Before(u.end) {
+		return end, true
+	}
+	return u.end, true
+}
+
 // run is one Run. mu serialises the sink between the pump and the heartbeat timer.
 type run struct {
 	relay    Relay
@@ -52,7 +66,7 @@ type run struct {
 
 	mu    sync.Mutex
 	dst   Sink
-	last  time.Time // of the last write towards the client
+	last  time.Duration // uptime of the last write towards the client
 	wait  time.Duration
 	beat  *time.Timer
 	ended bool
@@ -63,7 +77,7 @@ type run struct {
 func (x *run) startBeat() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.last = time.Now()
+	x.last = Uptime()
 	if x.relay.Heartbeat > 0 {
 		x.wait = x.relay.Heartbeat
 		if c := x.relay.CommitAfter; c > 0 && c < x.wait {
@@ -98,7 +112,7 @@ func (x *run) pump(ctx context.Context, open func(context.Context) Stream) (err 
 func (x *run) send(batch []Event) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.last = time.Now()
+	x.last = Uptime()
 	x.progress.Count(batch, x.last)
 	if err := x.dst.Send(batch); err != nil {
 		x.sendErr = err
@@ -127,7 +141,7 @@ func (x *run) heartbeat() {
 	if x.ended {
 		return
 	}
-	if silent := time.Since(x.last); silent < x.wait {
+	if silent := Uptime() - x.last; silent < x.wait {
 		x.beat.Reset(x.wait - silent)
 		return
 	}
@@ -139,7 +153,7 @@ func (x *run) heartbeat() {
 	if sent {
 		x.progress.heartbeats.Add(1)
 	}
-	x.last = time.Now()
+	x.last = Uptime()
 	x.wait = x.relay.Heartbeat
 	x.beat.Reset(x.wait)
 }

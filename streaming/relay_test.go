@@ -139,7 +139,7 @@ func TestNothingAfterTheEnd(t *testing.T) {
 
 func TestEstimatePerChoice(t *testing.T) {
 	p := streaming.NewProgress(time.Now())
-	p.Count([]streaming.Event{{Kind: streaming.Text, Index: 0, Text: "0123456789"}, {Kind: streaming.Text, Index: 1, Text: "a"}, {Kind: streaming.Text, Index: 1, Text: "b"}}, time.Now())
+	p.Count([]streaming.Event{{Kind: streaming.Text, Index: 0, Text: "0123456789"}, {Kind: streaming.Text, Index: 1, Text: "a"}, {Kind: streaming.Text, Index: 1, Text: "b"}}, streaming.Uptime())
 	if r := p.Report(); r.Usage.Completion != 3+2 {
 		t.Errorf("choice 0 is 10 bytes (3 tokens), choice 1 two deltas: got %d", r.Usage.Completion)
 	}
@@ -148,7 +148,7 @@ func TestEstimatePerChoice(t *testing.T) {
 	if r := p.Report(); r.Usage.Completion != 8 || r.Usage.Estimated || r.Since != 0 {
 		t.Errorf("the last reported usage counts: %+v", r)
 	}
-	p.Count([]streaming.Event{{Kind: streaming.Text, Index: 1, Text: "c"}}, time.Now())
+	p.Count([]streaming.Event{{Kind: streaming.Text, Index: 1, Text: "c"}}, streaming.Uptime())
 	if r := p.Report(); r.Since != 1 {
 		t.Errorf("one delta came after the usage: %+v", r)
 	}

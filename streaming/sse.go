@@ -17,9 +17,13 @@ type SSE struct {
 }
 
 // NewSSE returns a sink for one answer. writeLimit bounds each write; protoMajor is
-// the client's HTTP version.
-func NewSSE(w http.ResponseWriter, protoMajor int, enc Encoder, writeLimit time.Duration) *SSE {
-	return &SSE{out: newClientWriter(w, protoMajor, writeLimit), enc: enc}
+// the client's HTTP version. over, which may be nil, lets the sink take the connection of
+// a long answer over from net/http: for HTTP/1.1 without TLS, and a client that wants to
+// keep the connection.
+func NewSSE(w http.ResponseWriter, protoMajor int, enc Encoder, writeLimit time.Duration, over *Takeover) *SSE {
+	s := &SSE{out: newClientWriter(w, protoMajor, writeLimit), enc: enc}
+	s.out.over = over
+	return s
 }
 
 // Started reports whether the status line has gone out.
@@ -28,7 +32,7 @@ func (s *SSE) Started() bool { return s.started }
 // Send writes a batch as one write and one flush.
 func (s *SSE) Send(batch []Event) error {
 	p := outBuffers.Get().(*[]byte)
-	buf := *p
+	buf := (*p)[:headroom]
 	defer func() { giveOut(p, buf) }()
 	for i := range batch {
 		if m := batch[i].Meta; m != nil && !s.started {
@@ -39,44 +43,42 @@ func (s *SSE) Send(batch []Event) error {
 			return err
 		}
 	}
-	return s.write(buf)
+	if len(buf) == headroom {
+		return nil
+	}
+	s.start()
+	return s.send(buf)
 }
 
 // Heartbeat commits the status and writes the dialect's sign of life.
 func (s *SSE) Heartbeat() (sent bool, err error) {
 	var room [512]byte
-	beat := s.enc.AppendHeartbeat(room[:0])
-	return len(beat) > 0, s.commitAnd(beat)
+	beat := s.enc.AppendHeartbeat(room[:headroom])
+	if len(beat) == headroom && s.started {
+		return false, nil
+	}
+	s.start()
+	return len(beat) > headroom, s.send(beat)
 }
 
 // End writes the terminator, or the error in the dialect's form.
 func (s *SSE) End(err error) error {
 	if s.failed != nil || errors.Is(err, ErrClientGone) || errors.Is(err, ErrSlow) {
+		s.out.abandon()
 		return err
 	}
 	if err != nil && !s.started {
 		return err
 	}
-	if werr := s.commitAnd(s.enc.AppendEnd(nil, err)); werr != nil && err == nil {
-		return werr
+	s.start()
+	if werr := s.out.finish(s.enc.AppendEnd(make([]byte, headroom, 256), err)); werr != nil {
+		s.failed = werr
+		s.out.abandon()
+		if err == nil {
+			return werr
+		}
 	}
 	return err
-}
-
-func (s *SSE) commitAnd(b []byte) error {
-	if len(b) == 0 && s.started {
-		return nil
-	}
-	s.start()
-	return s.send(b)
-}
-
-func (s *SSE) write(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	s.start()
-	return s.send(b)
 }
 
 func (s *SSE) send(b []byte) error {

@@ -1,8 +1,10 @@
 package streaming
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"sync"
@@ -10,13 +12,25 @@ import (
 )
 
 // clientWriter writes to one HTTP client: one write and one flush per call, each
-// bounded in time.
+// bounded in time. Over HTTP/1.1 it may take the connection over from net/http and then
+// frames the chunks of the body (RFC 9112 section 7.1) itself.
 type clientWriter struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration
-	armed time.Time // when the deadline was last moved
-	multi bool      // HTTP/2: an expired deadline resets an idle stream, so it is cleared after each write
+	armed time.Duration // on the process's clock: when the deadline was last moved; 0: never
+	multi bool          // HTTP/2: an expired deadline resets an idle stream, so it is cleared after each write
+
+	over   *Takeover // nil: the connection stays with net/http
+	writes int
+	conn   *taken // once it has been taken over
+}
+
+// Takeover lets a sink take its connection over from net/http.
+type Takeover struct {
+	Home *Handback
+	// Gone is called, once and from another goroutine, when the client leaves before the end.
+	Gone func(error)
 }
 
 func newClientWriter(w http.ResponseWriter, protoMajor int, limit time.Duration) clientWriter {
@@ -27,16 +41,26 @@ func newClientWriter(w http.ResponseWriter, protoMajor int, limit time.Duration)
 // slowly but steadily may take longer for the whole of it.
 const maxPiece = 64 << 10
 
-func (c *clientWriter) write(b []byte) error {
-	for first := true; first || len(b) > 0; first = false {
-		if err := c.arm(); err != nil {
-			return err
-		}
-		n := min(len(b), maxPiece)
-		if _, err := c.w.Write(b[:n]); err != nil {
-			return writeError(err)
-		}
-		b = b[n:]
+// headroom is what the first argument of write leaves free at its front, for the size
+// of a chunk.
+const headroom = 10
+
+// write sends buf behind its headroom and may grow it.
+func (c *clientWriter) write(buf []byte) error {
+	if c.conn != nil {
+		return c.writeChunk(buf, "\r\n")
+	}
+	err := c.writeAll(buf[headroom:])
+	if err == nil && c.over != nil {
+		c.takeOver()
+	}
+	return err
+}
+
+// writeAll sends b by net/http.
+func (c *clientWriter) writeAll(b []byte) error {
+	if err := c.pieces(c.w, b); err != nil {
+		return err
 	}
 	if err := c.rc.Flush(); err != nil {
 		return writeError(err)
@@ -47,18 +71,101 @@ func (c *clientWriter) write(b []byte) error {
 	return nil
 }
 
+// pieces writes b, a deadline for each maxPiece.
+func (c *clientWriter) pieces(w io.Writer, b []byte) error {
+	for first := true; first || len(b) > 0; first = false {
+		if err := c.arm(); err != nil {
+			return err
+		}
+		n := min(len(b), maxPiece)
+		if _, err := w.Write(b[:n]); err != nil {
+			return writeError(err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// writeChunk sends buf as one chunk, then tail.
+func (c *clientWriter) writeChunk(buf []byte, tail string) error {
+	start := putSize(buf[:headroom], len(buf)-headroom)
+	return c.pieces(c.conn, append(buf, tail...)[start:])
+}
+
+// putSize writes the size line of a chunk at the end of room.
+func putSize(room []byte, n int) (start int) {
+	const digits = "0123456789abcdef"
+	at := len(room) - 2
+	copy(room[at:], "\r\n")
+	for ok := true; ok; ok = n > 0 {
+		at--
+		room[at] = digits[n&15]
+		n >>= 4
+	}
+	return at
+}
+
+// takeOver takes the connection of an answer that has proved to be a long one. All that
+// net/http was given has gone out by then.
+func (c *clientWriter) takeOver() {
+	if c.writes++; c.writes < c.over.Home.After {
+		return
+	}
+	over := c.over
+	c.over = nil
+	conn, rw, err := c.rc.Hijack()
+	if err != nil {
+		return // a writer that cannot; it goes on as before
+	}
+	ahead, _ := rw.Peek(rw.Reader.Buffered())
+	c.conn, c.armed = over.Home.take(conn, bytes.Clone(ahead), over.Gone), 0
+}
+
+// finish writes the last of a complete answer.
+func (c *clientWriter) finish(buf []byte) error {
+	if c.conn == nil {
+		c.over = nil
+		return c.write(buf)
+	}
+	tail := "\r\n0\r\n\r\n"
+	if len(buf) == headroom { // an empty chunk would be the last one
+		buf, tail = buf[:0], "0\r\n\r\n"
+		return c.settle(c.pieces(c.conn, append(buf, tail...)))
+	}
+	return c.settle(c.writeChunk(buf, tail))
+}
+
+func (c *clientWriter) settle(err error) error {
+	if err == nil {
+		c.conn.end()
+	}
+	return err
+}
+
+// abandon cuts a connection whose answer does not end in order. One that is net/http's
+// is cut by it.
+func (c *clientWriter) abandon() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+}
+
 // arm gives the next write its deadline. On HTTP/1 a deadline younger than a
 // tenth of the limit stays, for moving it costs as much as a small write.
 func (c *clientWriter) arm() error {
 	if c.limit <= 0 {
 		return nil
 	}
-	slack := c.limit / 10
-	if !c.multi && time.Since(c.armed) < slack {
+	slack, now := c.limit/10, Uptime()
+	if !c.multi && c.armed > 0 && now-c.armed < slack {
 		return nil
 	}
-	c.armed = time.Now()
-	return writeError(c.rc.SetWriteDeadline(c.armed.Add(c.limit + slack)))
+	c.armed = now
+	deadline := time.Now().Add(c.limit + slack)
+	if c.conn != nil {
+		return writeError(c.conn.SetWriteDeadline(deadline))
+	}
+	return writeError(c.rc.SetWriteDeadline(deadline))
 }
 
 // writeError says who is to blame for a failed write.

@@ -175,7 +175,7 @@ func TestContractHeartbeats(t *testing.T) {
 				w := httptest.NewRecorder()
 				r := streaming.Relay{Heartbeat: 15 * time.Second, CommitAfter: 10 * time.Second}
 				if err := r.Run(t.Context(), func(ctx context.Context) streaming.Stream { return streamtest.Stream(ctx, steps...) },
-					streaming.NewSSE(w, 1, beats, 0), streaming.NewProgress(time.Now())); err != nil {
+					streaming.NewSSE(w, 1, beats, 0, nil), streaming.NewProgress(time.Now())); err != nil {
 					t.Fatal(err)
 				}
 				var got []string

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/handlers"
+	"sluice/streaming"
 )
 
 // gateway is one running server.
@@ -64,15 +65,16 @@ func (g *gateway) start(opts serveOptions) error {
 	keys, generated := newKeys(g.cfg)
 	observer := handlers.NewObserver(g.access)
 	s := &g.cfg.Server
-	g.api = &http.Server{
-		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, g.log),
-		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
-		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
-		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-	}
 	ln, err := net.Listen("tcp", s.Listen)
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
+	}
+	back := newHandback(s, ln.Addr())
+	g.api = &http.Server{
+		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, back, g.log),
+		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
+		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	if s.AdminListen != "" {
 		admin, err := net.Listen("tcp", s.AdminListen)
@@ -85,6 +87,9 @@ func (g *gateway) start(opts serveOptions) error {
 		g.log.Info("admin", slog.String("url", "http://"+admin.Addr().String()))
 	}
 	g.run(g.api, ln, s.TLSCert, s.TLSKey)
+	if back != nil {
+		g.run(g.api, back, "", "")
+	}
 	scheme := "http"
 	if s.TLSCert != "" {
 		scheme = "https"
@@ -94,6 +99,15 @@ func (g *gateway) start(opts serveOptions) error {
 		g.log.Info("no [[keys]] are configured: this key was made up and holds until the gateway stops", slog.String("key", generated))
 	}
 	return nil
+}
+
+// newHandback is nil when connections stay with net/http: over TLS it alone knows the
+// connection, and an operator may want it so.
+func newHandback(s *Server, addr net.Addr) *streaming.Handback {
+	if s.TakeOverAfter == 0 || s.TLSCert != "" {
+		return nil
+	}
+	return streaming.NewHandback(addr, s.TakeOverAfter, s.IdleTimeout.Std())
 }
 
 func (g *gateway) run(srv *http.Server, ln net.Listener, cert, key string) {

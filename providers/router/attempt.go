@@ -15,24 +15,27 @@ import (
 // and cancels the try's context with the *providers.Error that says why; events only
 // note their time. While a batch is with the reader the clocks stand still: a slow
 // client is not the upstream's fault.
+//
+// Once tokens flow, a batch takes no lock: it stores its time, then lent, then looks at
+// rang; the timer stores rang, then looks at lent. Whoever comes second sees the other.
 type attempt struct {
 	target *Target
 	limits Phases
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	mu    sync.Mutex
-	phase phase
-	token time.Time // when the phase began, or of the last content
-	alive time.Time // of the last sign of life
-	timer *time.Timer
-	rang  bool // the timer ended while a batch was with the reader
-	over  bool
+	phase atomic.Uint32
+	token atomic.Int64 // uptime when the phase began, or of the last content
+	alive atomic.Int64 // uptime of the last sign of life
+	lent  atomic.Bool  // a batch is with the reader
+	rang  atomic.Bool  // the timer ended while a batch was with the reader
 
-	lent atomic.Bool // a batch is with the reader
+	mu    sync.Mutex
+	timer *time.Timer
+	over  bool
 }
 
-type phase uint8
+type phase = uint32
 
 const (
 	awaitHeaders phase = iota
@@ -47,11 +50,12 @@ func newAttempt(ctx context.Context, t *Target, req *providers.Request, firstTok
 		a.limits.Headers = max(orNever(a.limits.Headers), orNever(firstToken))
 	}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
-	a.token = time.Now()
-	a.alive = a.token
+	now := streaming.Uptime()
+	a.token.Store(int64(now))
+	a.alive.Store(int64(now))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.timer = time.AfterFunc(max(a.left(a.token), 0), a.expire)
+	a.timer = time.AfterFunc(max(a.left(now), 0), a.expire)
 	return a
 }
 
@@ -78,7 +82,7 @@ func orNever(d time.Duration) time.Duration {
 
 // limit is how long the phase may last.
 func (a *attempt) limit() time.Duration {
-	switch a.phase {
+	switch a.phase.Load() {
 	case awaitHeaders:
 		return orNever(a.limits.Headers)
 	case awaitFirst:
@@ -89,10 +93,10 @@ func (a *attempt) limit() time.Duration {
 }
 
 // left is how long may still pass; not more than 0 means too late.
-func (a *attempt) left(now time.Time) time.Duration {
-	left := a.limit() - now.Sub(a.token)
-	if a.phase != awaitHeaders {
-		left = min(left, orNever(a.limits.Silence)-now.Sub(a.alive))
+func (a *attempt) left(now time.Duration) time.Duration {
+	left := a.limit() - (now - time.Duration(a.token.Load()))
+	if a.phase.Load() != awaitHeaders {
+		left = min(left, orNever(a.limits.Silence)-(now-time.Duration(a.alive.Load())))
 	}
 	return left
 }
@@ -103,11 +107,12 @@ func (a *attempt) expire() {
 	if a.over {
 		return
 	}
+	a.rang.Store(true)
 	if a.lent.Load() {
-		a.rang = true
-		return
+		return // saw arms the timer again
 	}
-	if left := a.left(time.Now()); left > 0 {
+	a.rang.Store(false)
+	if left := a.left(streaming.Uptime()); left > 0 {
 		a.timer.Reset(left)
 		return
 	}
@@ -115,9 +120,9 @@ func (a *attempt) expire() {
 }
 
 func (a *attempt) timeout() error {
-	what := [...]string{"did not answer", "brought no token", "stopped in the middle of the answer"}[a.phase]
+	what := [...]string{"did not answer", "brought no token", "stopped in the middle of the answer"}[a.phase.Load()]
 	limit := a.limit()
-	if time.Since(a.token) < limit {
+	if streaming.Uptime()-time.Duration(a.token.Load()) < limit {
 		what, limit = "showed no sign of life", a.limits.Silence
 	}
 	return &providers.Error{Kind: providers.Timeout, Target: a.target.Name, Message: fmt.Sprintf("the upstream %s for %s", what, limit)}
@@ -128,23 +133,34 @@ func (a *attempt) lend() { a.lent.Store(true) }
 
 // saw notes a batch that the reader has taken; content says that it carries some.
 // from is when the reader got a batch without content.
-func (a *attempt) saw(content bool, from time.Time) {
-	now := time.Now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.lent.Store(false)
-	a.alive = now
-	before := a.phase
+func (a *attempt) saw(content bool, from time.Duration) {
+	now := streaming.Uptime()
+	a.alive.Store(int64(now))
+	before := a.phase.Load()
 	switch {
 	case content:
-		a.phase, a.token = flowing, now
-	case a.phase == awaitHeaders:
-		a.phase, a.token = awaitFirst, now
+		a.token.Store(int64(now))
+		if before != flowing {
+			a.phase.Store(flowing)
+		}
+	case before == awaitHeaders:
+		a.token.Store(int64(now))
+		a.phase.Store(awaitFirst)
 	default:
-		a.token = a.token.Add(now.Sub(from))
+		a.token.Add(int64(now - from))
 	}
-	if a.phase != before || a.rang {
-		a.rang = false
+	a.lent.Store(false)
+	if a.phase.Load() != before || a.rang.Load() {
+		a.arm(now)
+	}
+}
+
+// arm sets the timer for what is left. It stays out of saw, which every token calls.
+func (a *attempt) arm(now time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rang.Store(false)
+	if !a.over {
 		a.timer.Reset(max(a.left(now), 0))
 	}
 }

@@ -202,9 +202,9 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 		}
 		h.present(batch)
 		content := hasContent(batch)
-		var from time.Time
+		var from time.Duration
 		if !content { // the clock of the next token goes on after it
-			from = time.Now()
+			from = streaming.Uptime()
 		}
 		a.lend()
 		if !h.pass(batch, content) {
