@@ -23,7 +23,7 @@ func (e *FrameTooLargeError) Error() string {
 // Frames cuts a byte stream into server-sent events as WHATWG HTML section 9.2.6
 // defines them: any line end, comments and unknown fields skipped, a last event
 // without its blank line dropped. While the source is silent it holds one small
-// buffer; it grows for a long event and while reads come back full.
+// buffer; it grows for a long event and while much comes at once.
 type Frames struct {
 	src   io.Reader
 	limit int
@@ -34,7 +34,8 @@ type Frames struct {
 	looked     int // how much of that line is known to hold no line end
 	begun      bool
 	skipLF     bool // the last line ended in CR: a LF that follows belongs to it
-	full       bool // the last read filled the buffer
+	got        int  // what the last read brought
+	full       bool // it filled the buffer, or nearly
 	large      bool // an event was over the limit; nothing behind it is told
 
 	name    []byte
@@ -96,9 +97,10 @@ func (f *Frames) Next() ([]Frame, error) {
 	if err := f.makeRoom(); err != nil {
 		return nil, err
 	}
-	n, err := f.src.Read(f.buf[f.end:])
+	room := f.buf[f.end:]
+	n, err := f.src.Read(room)
 	f.end += n
-	f.full = f.end == len(f.buf)
+	f.full, f.got = n > len(room)-len(room)/4, n // a decoder in between may have taken the framing off
 	f.out = f.out[:0]
 	if n > 0 {
 		f.cut()
@@ -136,7 +138,7 @@ func (f *Frames) wanted(left int) int {
 		return busyBuffer
 	case size > busyBuffer && left <= busyBuffer/2:
 		return busyBuffer
-	case size == busyBuffer && !f.full && left <= idleBuffer/2:
+	case size == busyBuffer && f.got <= idleBuffer/2 && left <= idleBuffer/2:
 		return idleBuffer
 	default:
 		return size

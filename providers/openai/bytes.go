@@ -38,7 +38,7 @@ func (p *Provider) relayBytes(body io.Reader, yield yielder) bool {
 		case err != nil:
 			yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
 			return false
-		case large == nil && n == len(buf):
+		case large == nil && n > len(buf)-len(buf)/4: // a decoder in between may have taken the framing off
 			large = busyPieces.Get().(*[busyPiece]byte)
 			buf = large[:]
 		case large != nil && n <= idlePiece:
