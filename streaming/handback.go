@@ -187,3 +187,11 @@ func (r *returned) begin(n int) {
 		_ = r.Conn.SetReadDeadline(at) // a connection that fails here fails at its next read
 	}
 }
+
+// CloseWrite sends the end of the stream and reads on, where the connection can.
+func (r *returned) CloseWrite() error {
+	if half, ok := r.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}

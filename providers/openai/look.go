@@ -22,6 +22,8 @@ type look struct {
 	indexed  bool
 	odd      bool // the choice or its delta has a shape that no client reads
 	delta    bool
+	thought  jsonscan.Span // reasoning under vLLM's and OpenRouter's name
+	told     bool          // reasoning_content is there, the name that clients read
 	role     jsonscan.Span
 	texted   bool // completions: text is there
 	finish   jsonscan.Span
@@ -133,7 +135,13 @@ func (l *look) scanDelta(c *jsonscan.Cursor) {
 			l.content(c.Skip(), c.B, streaming.Text)
 		case "role":
 			l.role = c.Skip()
-		case "reasoning_content", "reasoning", "reasoning_details":
+		case "reasoning_content":
+			l.told = true
+			l.content(c.Skip(), c.B, streaming.Reasoning)
+		case "reasoning":
+			l.thought = c.Skip()
+			l.content(l.thought, c.B, streaming.Reasoning)
+		case "reasoning_details":
 			l.content(c.Skip(), c.B, streaming.Reasoning)
 		case "tool_calls":
 			l.scanTools(c)
@@ -144,6 +152,9 @@ func (l *look) scanDelta(c *jsonscan.Cursor) {
 		}
 	}
 }
+
+// unnamed reports whether the delta carries reasoning that clients would not find.
+func (l *look) unnamed(b []byte) bool { return !l.told && isSet(l.thought, b) }
 
 // content counts a value that a client would show. Whatever a delta carries that is
 // not empty is content, known or not, since it cannot be taken back.

@@ -136,6 +136,10 @@ func (s *state) mendDelta(m *writer, c *jsonscan.Cursor) {
 			s.mendTools(&inner, c)
 		case name == "tool_calls":
 			c.Skip()
+		case name == "reasoning" && s.look.unnamed(c.B):
+			v := c.Skip().Of(c.B)
+			inner.member(name, v)
+			inner.member("reasoning_content", v)
 		default:
 			inner.member(name, c.Skip().Of(c.B))
 		}

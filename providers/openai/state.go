@@ -181,7 +181,7 @@ func (s *state) clean(b []byte) bool {
 	if !s.chat {
 		return l.texted
 	}
-	return l.delta && s.roleClean(b) && s.toolsClean(b)
+	return l.delta && !l.unnamed(b) && s.roleClean(b) && s.toolsClean(b)
 }
 
 func (s *state) finishClean(b []byte) bool {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 
 	openaitypes "github.com/sashabaranov/go-openai"
 
@@ -84,9 +83,7 @@ func wholeEvent(req *providers.Request, text []byte, seen *wholeLook) streaming.
 	if seen.usage == nil {
 		ev.Size = seen.size
 	}
-	if req.PresentAs != "" && !seen.model.Empty() {
-		ev.Raw = slices.Concat(text[:seen.model.Start], jsonscan.AppendQuote(nil, req.PresentAs), text[seen.model.End:])
-	}
+	ev.Raw = seen.splice(text, req.PresentAs)
 	return ev
 }
 

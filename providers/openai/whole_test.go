@@ -144,3 +144,20 @@ func TestBufferOfPassedBodies(t *testing.T) {
 		}
 	}
 }
+
+// Reasoning reaches the client under the name that its libraries read, whichever name the
+// upstream uses, and the upstream's own name stays.
+func TestReasoningHasItsUsualName(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"model":"m","choices":[{"message":{"reasoning":"a","content":"b"}},{"message":{"content":"c","reasoning":"d"}}]}`: `{"model":"n","choices":[{"message":{"reasoning":"a","reasoning_content":"a","content":"b"}},{"message":{"content":"c","reasoning":"d","reasoning_content":"d"}}]}`,
+		`{"choices":[{"message":{"reasoning":"a"}}],"model":"m"}`:                                                           `{"choices":[{"message":{"reasoning":"a","reasoning_content":"a"}}],"model":"n"}`,
+		`{"model":"m","choices":[{"message":{"reasoning":"a","reasoning_content":"a"}}]}`:                                   `{"model":"n","choices":[{"message":{"reasoning":"a","reasoning_content":"a"}}]}`,
+		`{"model":"m","choices":[{"message":{"reasoning":null,"content":"b"}}]}`:                                            `{"model":"n","choices":[{"message":{"reasoning":null,"content":"b"}}]}`,
+		`{"choices":[{"message":{"reasoning":{"x":1},"content":"b"}}]}`:                                                     `{"choices":[{"message":{"reasoning":{"x":1},"content":"b"}}]}`,
+	} {
+		seen := lookAtWhole([]byte(in))
+		if got := string(seen.splice([]byte(in), "n")); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", in, got, want)
+		}
+	}
+}

@@ -11,6 +11,35 @@ type wholeLook struct {
 	usage *streaming.UsageData
 	stop  string // the first finish reason that says the answer was given up, else the last
 	size  int    // bytes of content over all choices, in JSON text
+
+	thoughts []jsonscan.Span // reasoning in messages that do not have it under the name that clients read
+}
+
+// splice gives the answer another model's name, unless that is "", and reasoning its
+// usual name beside the upstream's own. Everything else stays byte for byte.
+func (l *wholeLook) splice(text []byte, model string) []byte {
+	named := model != "" && !l.model.Empty()
+	if !named && len(l.thoughts) == 0 {
+		return text
+	}
+	var out []byte
+	at := 0
+	name := func() {
+		out = jsonscan.AppendQuote(append(out, text[at:l.model.Start]...), model)
+		at, named = l.model.End, false
+	}
+	for _, v := range l.thoughts {
+		if named && l.model.Start < v.Start {
+			name()
+		}
+		out = append(append(out, text[at:v.End]...), `,"reasoning_content":`...)
+		out = append(out, v.Of(text)...)
+		at = v.End
+	}
+	if named {
+		name()
+	}
+	return append(out, text[at:]...)
 }
 
 // lookAtWhole expects a JSON object; whatever has another shape than OpenAI's is
@@ -54,15 +83,26 @@ func (l *wholeLook) message(c *jsonscan.Cursor) {
 		c.Skip()
 		return
 	}
+	var thought jsonscan.Span
+	told := false
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
-		case "content", "reasoning_content", "reasoning":
+		case "content":
 			l.size += contentSize(c.Skip(), c.B)
+		case "reasoning_content":
+			told = true
+			l.size += contentSize(c.Skip(), c.B)
+		case "reasoning":
+			thought = c.Skip()
+			l.size += contentSize(thought, c.B)
 		case "tool_calls":
 			eachObject(c, l.tool)
 		default:
 			c.Skip()
 		}
+	}
+	if !told && isSet(thought, c.B) {
+		l.thoughts = append(l.thoughts, thought)
 	}
 }
 
