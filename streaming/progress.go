@@ -24,6 +24,7 @@ type Progress struct {
 	malformed   atomic.Int64
 	repaired    atomic.Int64
 	attempts    atomic.Int64
+	unstopped   atomic.Int64
 	usage       atomic.Pointer[UsageData]
 	atUsage     atomic.Int64 // counted when usage was told
 	target      atomic.Pointer[string]
@@ -115,6 +116,10 @@ func (p *Progress) AddMalformed() { p.malformed.Add(1) }
 // AddRepaired counts an upstream payload that was mended.
 func (p *Progress) AddRepaired() { p.repaired.Add(1) }
 
+// AddUnstopped counts output tokens that an upstream may go on to make although the
+// answer has been left: its protocol has no way to stop it.
+func (p *Progress) AddUnstopped(n int64) { p.unstopped.Add(n) }
+
 // Report is Progress at one moment.
 type Report struct {
 	Start               time.Time
@@ -124,6 +129,7 @@ type Report struct {
 	Heartbeats          int64
 	Malformed, Repaired int64
 	Attempts            int64
+	Unstopped           int64 // output tokens that an upstream may still make
 	Target              string
 	Stop                string
 	Usage               UsageData // as reported, else estimated from what flowed
@@ -136,7 +142,7 @@ func (p *Progress) Report() Report {
 	r := Report{
 		Start: p.start, TTFT: time.Duration(p.first.Load()), LastToken: time.Duration(p.last.Load()),
 		Heartbeats: p.heartbeats.Load(), Malformed: p.malformed.Load(), Repaired: p.repaired.Load(),
-		Attempts: p.attempts.Load(), Target: load(&p.target), Stop: load(&p.stop),
+		Attempts: p.attempts.Load(), Unstopped: p.unstopped.Load(), Target: load(&p.target), Stop: load(&p.stop),
 	}
 	if u := p.usage.Load(); u != nil {
 		r.Usage, r.Reported, r.Since = *u, true, counted-p.atUsage.Load()

@@ -35,9 +35,15 @@ func (p *Provider) relayWhole(req *providers.Request, resp *upstream.Answer, yie
 		return true
 	}
 	seen := lookAtWhole(text)
-	if chats := req.Op == providers.Chat || req.Op == providers.Completions; chats && (seen.stop == "abort" || seen.stop == "error") {
-		yield(nil, abandoned(p.name, seen.stop))
-		return true
+	if req.Op == providers.Chat || req.Op == providers.Completions {
+		switch {
+		case !seen.listed:
+			yield(nil, p.protocolError("JSON without choices"))
+			return true
+		case seen.stop == "abort" || seen.stop == "error":
+			yield(nil, abandoned(p.name, seen.stop))
+			return true
+		}
 	}
 	if req.Stream {
 		events, err := p.eventsOf(req, text)

@@ -12,6 +12,7 @@ type wholeLook struct {
 	stop  string // the first finish reason that says the answer was given up, else the last
 	size  int    // bytes of content over all choices, in JSON text
 
+	listed   bool            // choices is an array
 	thoughts []jsonscan.Span // reasoning in messages that do not have it under the name that clients read
 }
 
@@ -53,6 +54,7 @@ func lookAtWhole(text []byte) (l wholeLook) {
 		case "model":
 			l.model = c.Skip()
 		case "choices":
+			l.listed = c.Peek() == '['
 			eachObject(&c, l.choice)
 		default:
 			c.Skip()

@@ -1,0 +1,173 @@
+// Package gemini speaks Google's Gemini API: generateContent and its stream,
+// batchEmbedContents and the list of models, at the developer API and at Vertex AI. It
+// knows which of the models think, and in which form they are asked to.
+package gemini
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"sluice/providers"
+	"sluice/providers/upstream"
+	"sluice/streaming"
+)
+
+// kind is how refusals name this adapter.
+const kind = "gemini"
+
+// Options describe one upstream.
+type Options struct {
+	// Upstream says where the server is. A base URL without a path gets /v1beta.
+	Upstream upstream.Options
+	// APIKey is sent as x-goog-api-key, or as Auth says: "bearer" or "none".
+	APIKey, Auth string
+	// Thinking is how models are asked to think: "level", "budget" or "off". Anything
+	// else goes by the model's name.
+	Thinking string
+	Budgets  Budgets // of "budget"
+	// Safety is the threshold of every category of harm, such as BLOCK_ONLY_HIGH; ""
+	// leaves Google's own.
+	Safety string
+	// FetchURLs lets callers name any http(s) address of an image, which Google then
+	// fetches; without it only files that Google keeps.
+	FetchURLs bool
+	// Memory bounds, in bytes, the signatures that are kept for the next turn of callers
+	// who answer a tool call; the oldest goes first. 0 keeps none.
+	Memory int
+	// Drop leaves out what the API cannot do, and says so in a header of the answer,
+	// instead of refusing the request.
+	Drop      bool
+	MaxEvent  int // bytes of one streamed event
+	MaxAnswer int // bytes of one answer that is held whole
+}
+
+// Budgets are tokens of thinking by effort.
+type Budgets struct{ Low, Medium, High int64 }
+
+// Provider talks to one upstream. It is safe for concurrent use.
+type Provider struct {
+	opt    Options
+	name   string
+	host   string // of the server, whose files callers may name
+	up     *upstream.Client
+	memory *memory
+}
+
+// New returns a provider that dials nothing until it is used.
+func New(opt Options) *Provider {
+	p := &Provider{name: opt.Upstream.Name, memory: newMemory(opt.Memory)}
+	if u, err := url.Parse(opt.Upstream.BaseURL); err == nil {
+		p.host = u.Host
+		if strings.Trim(u.Path, "/") == "" {
+			opt.Upstream.BaseURL = u.JoinPath("v1beta").String()
+		}
+	}
+	opt.Upstream.Header = opt.sign()
+	p.opt, p.up = opt, upstream.New(opt.Upstream)
+	return p
+}
+
+// sign makes what every request to this upstream carries. The key goes into a header
+// and never into the URL, which ends up in logs.
+func (o *Options) sign() http.Header {
+	h := http.Header{}
+	switch {
+	case o.APIKey == "" || o.Auth == "none":
+	case o.Auth == "bearer":
+		h.Set("Authorization", "Bearer "+o.APIKey)
+	default:
+		h.Set("X-Goog-Api-Key", o.APIKey)
+	}
+	maps.Copy(h, o.Upstream.Header)
+	return h
+}
+
+// Target returns a Provider that asks this upstream for one model, whatever name the
+// caller used.
+func (p *Provider) Target(model string) providers.Provider { return target{p, model} }
+
+type target struct {
+	*Provider
+	model string
+}
+
+// path is where a method of the model is called.
+func (t target) path(method string) string {
+	name := t.model
+	if !strings.Contains(name, "/") {
+		name = "models/" + name
+	}
+	parts := strings.Split(name, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return "/" + strings.Join(parts, "/") + ":" + method
+}
+
+// yielder is what a stream hands its batches to.
+type yielder = func([]streaming.Event, error) bool
+
+// Stream implements providers.Provider.
+func (t target) Stream(ctx context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {
+	return func(yield func([]streaming.Event, error) bool) {
+		out := func(batch []streaming.Event, err error) bool {
+			if err != nil {
+				err = upstream.Cause(ctx, err)
+			}
+			return yield(batch, err)
+		}
+		if req.Op == providers.Embeddings {
+			t.embed(ctx, req, out)
+			return
+		}
+		r, resp, err := t.open(ctx, req)
+		if err != nil {
+			out(nil, err)
+			return
+		}
+		finished := false
+		defer func() { resp.Close(finished) }()
+		finished = t.answer(r, resp, prog, out)
+	}
+}
+
+// open translates the request and sends it.
+func (t target) open(ctx context.Context, req *providers.Request) (*request, *upstream.Answer, error) {
+	r, err := t.translate(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := r.encode(&r.out)
+	if err != nil {
+		return nil, nil, err
+	}
+	send := &upstream.Request{Method: http.MethodPost, Path: t.path("generateContent"), ContentType: "application/json", Accept: "application/json", Body: body}
+	if req.Stream {
+		send.Path, send.Accept = t.path("streamGenerateContent")+"?alt=sse", "text/event-stream, application/json"
+	}
+	resp, err := t.up.Do(ctx, send)
+	return r, resp, err
+}
+
+// answer reports whether the answer came to its true end, so that its connection can
+// serve again.
+func (t target) answer(r *request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
+	if resp.Status != http.StatusOK {
+		yield(nil, t.refusal(resp))
+		return true
+	}
+	if resp.IsType("text/html") {
+		yield(nil, t.protocolError("an HTML page"))
+		return false
+	}
+	if !yield([]streaming.Event{{Kind: streaming.Meta, Meta: &streaming.MetaData{Header: r.asked.Header()}}}, nil) {
+		return false
+	}
+	if resp.IsType("text/event-stream") {
+		return t.relay(r, resp.Body, prog, yield)
+	}
+	return t.relayWhole(r, resp.Body, prog, yield)
+}

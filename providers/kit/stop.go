@@ -1,0 +1,214 @@
+package kit
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice/streaming"
+)
+
+// Matcher finds stop sequences in text that comes in pieces. What could still become a
+// match is held back; nothing else is. The sequence that ends first ends the text, and
+// of those that end together the longest, so that it makes no difference where the
+// pieces begin. The zero value matches nothing. It is used by one goroutine at a time.
+type Matcher struct {
+	stops  []string
+	firsts firsts
+	held   string
+}
+
+// NewMatcher ignores empty sequences; stops is not kept.
+func NewMatcher(stops []string) Matcher {
+	own := slices.DeleteFunc(slices.Clone(stops), func(s string) bool { return s == "" })
+	return Matcher{stops: own, firsts: firstsOf(own...)}
+}
+
+// Push takes the next piece and returns what may be passed on. matched says that a
+// sequence was found: it and what stands behind it are dropped, and the matcher must
+// not be used again.
+func (m *Matcher) Push(text string) (pass string, matched bool) {
+	if m.held == "" && !m.firsts.in(text) {
+		return text, false
+	}
+	text = m.held + text
+	if at := m.find(text); at >= 0 {
+		m.held = ""
+		return text[:at], true
+	}
+	hold := 0
+	for _, s := range m.stops {
+		hold = max(hold, heldBack(text, s))
+	}
+	m.held = text[len(text)-hold:]
+	if hold > 0 { // text is valid until the caller's next step only
+		m.held = strings.Clone(m.held)
+	}
+	return text[:len(text)-hold], false
+}
+
+// find returns where the sequence that ends first begins, or -1.
+func (m *Matcher) find(text string) int {
+	start, end := -1, len(text)+1
+	for _, s := range m.stops {
+		if at := strings.Index(text, s); at >= 0 && (at+len(s) < end || at+len(s) == end && at < start) {
+			start, end = at, at+len(s)
+		}
+	}
+	return start
+}
+
+// Rest returns what was held back, when no more text follows.
+func (m *Matcher) Rest() string {
+	rest := m.held
+	m.held = ""
+	return rest
+}
+
+// Stops ends the choices of an answer at stop sequences.
+type Stops struct {
+	Sequences []string
+	// Choices is how many answers there will be, at least 1. When all have ended, one of
+	// them by a sequence, the rest of the stream is not waited for.
+	Choices int
+	// Usage returns what is known of the usage when the rest of the stream is not waited
+	// for. Nil, or a nil result, tells nothing.
+	Usage func() *streaming.UsageData
+}
+
+// Filter returns src without what stands at and behind the sequences; the reason of a
+// choice that was ended so is "stop". Only Text is searched. An event of which nothing
+// is cut or held keeps its Raw. Behind an error nothing comes, also nothing that was
+// held: a failed answer is a beginning of the whole one.
+func (s Stops) Filter(src streaming.Stream) streaming.Stream {
+	first := NewMatcher(s.Sequences)
+	if len(first.stops) == 0 {
+		return src
+	}
+	return func(yield func([]streaming.Event, error) bool) {
+		f := &stopFilter{Stops: s, first: first, choices: map[int]*stopChoice{}}
+		for batch, err := range src {
+			if err != nil { // what is held may be a part of what the whole answer would not have
+				yield(nil, err)
+				return
+			}
+			over := f.filter(batch)
+			if !yield(f.out, nil) || over {
+				return
+			}
+		}
+		f.flush(yield)
+	}
+}
+
+// stopFilter is one filtered answer.
+type stopFilter struct {
+	Stops
+	first   Matcher
+	choices map[int]*stopChoice
+	ended   int
+	matched bool
+	out     []streaming.Event
+}
+
+type stopChoice struct {
+	Matcher
+	index int
+	ended bool
+}
+
+// filter fills out and reports whether the answer is over.
+func (f *stopFilter) filter(batch []streaming.Event) (over bool) {
+	f.out = f.out[:0]
+	for i := range batch {
+		ev := &batch[i]
+		if !ev.Kind.Commits() {
+			f.out = append(f.out, *ev)
+			continue
+		}
+		c := f.choice(ev.Index)
+		if c.ended {
+			continue
+		}
+		f.event(c, ev)
+		if f.matched && f.ended >= max(f.Choices, 1) {
+			f.tellUsage()
+			return true
+		}
+	}
+	return false
+}
+
+func (f *stopFilter) choice(index int) *stopChoice {
+	c := f.choices[index]
+	if c == nil {
+		c = &stopChoice{Matcher: f.first, index: index}
+		f.choices[index] = c
+	}
+	return c
+}
+
+// event passes on what is certain of an event.
+func (f *stopFilter) event(c *stopChoice, ev *streaming.Event) {
+	if ev.Kind != streaming.Text {
+		f.text(c, c.Rest())
+		f.out = append(f.out, *ev)
+		if ev.Kind == streaming.Stop || ev.Stop != "" {
+			f.end(c)
+		}
+		return
+	}
+	pass, matched := c.Push(ev.Text)
+	switch {
+	case matched:
+		f.text(c, pass)
+		f.matched = true
+		f.out = append(f.out, streaming.Event{Kind: streaming.Stop, Index: c.index, Stop: "stop"})
+		f.end(c)
+	case len(pass) == len(ev.Text) && c.held == "" && pass == ev.Text:
+		f.out = append(f.out, *ev)
+		if ev.Stop != "" {
+			f.end(c)
+		}
+	default:
+		if ev.Stop != "" {
+			pass += c.Rest()
+		}
+		f.text(c, pass)
+		if ev.Stop != "" {
+			f.out = append(f.out, streaming.Event{Kind: streaming.Stop, Index: c.index, Stop: ev.Stop})
+			f.end(c)
+		}
+	}
+}
+
+func (f *stopFilter) end(c *stopChoice) {
+	c.ended = true
+	f.ended++
+}
+
+func (f *stopFilter) text(c *stopChoice, text string) {
+	if text != "" {
+		f.out = append(f.out, streaming.Event{Kind: streaming.Text, Index: c.index, Text: text})
+	}
+}
+
+func (f *stopFilter) tellUsage() {
+	if f.Usage == nil {
+		return
+	}
+	if u := f.Usage(); u != nil {
+		f.out = append(f.out, streaming.Event{Kind: streaming.Usage, Usage: u})
+	}
+}
+
+// flush yields what is held when the stream ended without an end of its choices.
+func (f *stopFilter) flush(yield func([]streaming.Event, error) bool) bool {
+	f.out = f.out[:0]
+	for _, index := range slices.Sorted(maps.Keys(f.choices)) {
+		if c := f.choices[index]; !c.ended {
+			f.text(c, c.Rest())
+		}
+	}
+	return len(f.out) == 0 || yield(f.out, nil)
+}
