@@ -24,12 +24,12 @@ type AccessLog struct {
 
 // accessLine is what is told of an answer. It holds nothing of the request's body.
 type accessLine struct {
-	id, op, key, remote, model string
-	stream                     bool
-	report                     streaming.Report
-	end                        end
-	err                        error
-	took                       time.Duration
+	id, op, key, remote, transport, model string
+	stream                                bool
+	report                                streaming.Report
+	end                                   end
+	err                                   error
+	took                                  time.Duration
 }
 
 // NewAccessLog starts the writer. queue bounds the lines waiting; flush, which may be
@@ -88,7 +88,7 @@ func (a *AccessLog) write(l *accessLine) {
 	attrs := make([]slog.Attr, 0, 24)
 	attrs = append(attrs,
 		slog.String("request_id", l.id), slog.String("op", l.op), slog.String("key", l.key), slog.String("remote", l.remote),
-		slog.String("model", l.model), slog.String("target", r.Target), slog.Bool("stream", l.stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
+		slog.String("transport", l.transport), slog.String("model", l.model), slog.String("target", r.Target), slog.Bool("stream", l.stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
 		slog.Duration("took", l.took.Round(time.Microsecond)), slog.Duration("ttft", r.TTFT.Round(time.Microsecond)),
 		slog.Int64("in", r.Usage.Prompt), slog.Int64("out", r.Usage.Completion), slog.Bool("estimated", r.Usage.Estimated),
 		slog.Int64("attempts", r.Attempts))

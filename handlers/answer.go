@@ -2,7 +2,7 @@ package handlers
 
 import (
 	"context"
-	"time"
+	"errors"
 
 	"sluice/handlers/auth"
 	"sluice/providers"
@@ -11,19 +11,21 @@ import (
 
 // call is one request on its way through answer.
 type call struct {
-	req    *providers.Request
-	who    auth.Principal
-	start  time.Time
-	remote string
+	req       *providers.Request
+	who       auth.Principal
+	remote    string
+	transport string // http, sse or ws
 }
+
+// errPanicked is told of an answer whose handling panicked outside of the relay.
+var errPanicked = errors.New("a panic before the answer")
 
 // answer is the line that every request walks: tokens flow from the router to the
 // sink, and what they were is settled and told, however the answer ends. A panic
-// on the way ends the answer as an error of the relay.
-func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink) error {
-	p := streaming.NewProgress(c.start)
+// on the way ends the answer as an error of the relay. p has started with the request.
+func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink, p *streaming.Progress) error {
 	live := s.opt.Observer.begin(c)
-	var err error
+	err := errPanicked // until Run has returned
 	defer func() { live.end(p, err) }()
 	relay := s.opt.Relay
 	relay.Total = s.opt.Total(ctx, c.req.Model)

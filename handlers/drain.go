@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"sync"
+	"time"
 
 	"sluice/streaming"
 )
@@ -16,14 +17,26 @@ type Drain struct {
 
 	mu       sync.Mutex
 	lame     bool
+	until    time.Time // when new answers will be refused
 	refusing bool
 	running  int
 	idle     chan struct{} // closed when refusing and nothing runs
+	guests   map[Guest]struct{}
+	gone     chan struct{} // closed when refusing and no guest is left
+}
+
+// Guest is a connection that outlives its answers, and has to be told of a drain.
+// Its methods must not wait.
+type Guest interface {
+	// GoingAway tells that new answers will be refused in so long.
+	GoingAway(in time.Duration)
+	// Refuse tells that they are.
+	Refuse()
 }
 
 // NewDrain returns a gate that is open. Contexts of requests must descend from Base.
 func NewDrain() *Drain {
-	d := &Drain{idle: make(chan struct{})}
+	d := &Drain{idle: make(chan struct{}), gone: make(chan struct{}), guests: map[Guest]struct{}{}}
 	d.base, d.cut = context.WithCancelCause(context.Background())
 	return d
 }
@@ -38,11 +51,60 @@ func (d *Drain) Ready() bool {
 	return !d.lame
 }
 
-// Lame makes the readiness check fail.
-func (d *Drain) Lame() {
+// Lame makes the readiness check fail, and tells the guests that new answers will be
+// refused in so long.
+func (d *Drain) Lame(in time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lame = true
+	if !d.lame {
+		d.lame, d.until = true, time.Now().Add(in)
+		for g := range d.guests {
+			g.GoingAway(in)
+		}
+	}
+}
+
+// Join adds a guest, who learns at once what it has missed; leave takes it out.
+func (d *Drain) Join(g Guest) (leave func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guests[g] = struct{}{}
+	if d.lame {
+		g.GoingAway(max(time.Until(d.until), 0))
+	}
+	if d.refusing {
+		g.Refuse()
+	}
+	return func() { d.part(g) }
+}
+
+func (d *Drain) part(g Guest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.guests, g)
+	d.emptied()
+}
+
+// emptied tells who waits that no guest is left. mu is held.
+func (d *Drain) emptied() {
+	if !d.refusing || len(d.guests) > 0 {
+		return
+	}
+	select {
+	case <-d.gone:
+	default:
+		close(d.gone)
+	}
+}
+
+// Gone is closed when new answers are refused and no guest is left.
+func (d *Drain) Gone() <-chan struct{} { return d.gone }
+
+// Refusing reports whether new answers are refused.
+func (d *Drain) Refusing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refusing
 }
 
 // Enter admits an answer; each that is admitted must Leave.
@@ -75,6 +137,10 @@ func (d *Drain) Refuse() <-chan struct{} {
 		if d.running == 0 {
 			close(d.idle)
 		}
+		for g := range d.guests {
+			g.Refuse()
+		}
+		d.emptied()
 	}
 	return d.idle
 }

@@ -88,7 +88,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	f := describe(err)
 	if _, told := c.Get(toldKey).(bool); !told {
-		s.opt.Observer.refuse(c, f)
+		s.opt.Observer.refuse(requestID(c), c.RealIP(), c.Request().Method+" "+c.Request().URL.Path, f)
 	}
 	f.write(c.Response(), c.Request().Method == http.MethodHead)
 }

@@ -59,6 +59,17 @@ var (
 	endSlow       = end{"client_slow", statusClientGone, serverError, "client_too_slow", true}
 	endTotal      = end{"timeout", http.StatusGatewayTimeout, serverError, "timeout", false}
 	endDraining   = end{"draining", http.StatusServiceUnavailable, "service_unavailable_error", "server_draining", false}
+	endCancelled  = end{"cancelled", statusClientGone, serverError, "cancelled", true}
+	endUpgrade    = end{"upgrade_required", http.StatusUpgradeRequired, invalidRequest, "upgrade_required", true}
+	// endLifetime has the code that OpenAI's own WebSocket uses.
+	endLifetime = end{"connection_limit", http.StatusServiceUnavailable, "service_unavailable_error", "websocket_connection_limit_reached", false}
+)
+
+// The ends that only a WebSocket connection knows.
+var (
+	errCancelled = errors.New("cancelled by the client")
+	errUpgrade   = errors.New("the handshake is of another version")
+	errLifetime  = errors.New("the lifetime of the connection is over")
 )
 
 // failure is an error as a client is told of it.
@@ -82,6 +93,12 @@ func describe(err error) failure {
 		return failure{end: endSlow, message: streaming.ErrSlow.Error()}
 	case errors.Is(err, streaming.ErrTotal), errors.Is(err, context.DeadlineExceeded):
 		return failure{end: endTotal, message: "The answer took longer than the total time limit."}
+	case errors.Is(err, errCancelled):
+		return failure{end: endCancelled, message: "The answer was cancelled by the client."}
+	case errors.Is(err, errUpgrade):
+		return failure{end: endUpgrade, message: "This path speaks WebSocket version 13 (RFC 6455)."}
+	case errors.Is(err, errLifetime):
+		return failure{end: endLifetime, message: "The connection has reached its time limit. Open a new one and try again.", retryAfter: time.Millisecond}
 	case errors.Is(err, streaming.ErrDraining):
 		return failure{end: endDraining, message: "The gateway is shutting down. Try again; another replica will answer.", retryAfter: time.Second}
 	}
@@ -157,5 +174,61 @@ func (f failure) write(w http.ResponseWriter, head bool) {
 	w.WriteHeader(f.status)
 	if !head {
 		_, _ = w.Write(body)
+	}
+}
+
+// wsFault is what a client did wrong to its connection, and with which code the
+// connection ends for it: at once, or when it is the last straw.
+type wsFault struct {
+	err   *providers.Error
+	close streaming.CloseCode
+	last  bool
+}
+
+func (f *wsFault) Error() string { return f.err.Error() }
+
+func (f *wsFault) Unwrap() error { return f.err }
+
+// malformed is a message that is no JSON object.
+func malformed(message string) *wsFault {
+	return &wsFault{&providers.Error{Kind: providers.BadRequest, Code: "malformed_frame", Message: message}, streaming.CloseBadData, false}
+}
+
+// misused is a JSON object that is no frame of the protocol.
+func misused(member, message string) *wsFault {
+	return &wsFault{&providers.Error{Kind: providers.BadRequest, Code: "invalid_frame", Param: member, Message: message}, streaming.ClosePolicy, false}
+}
+
+// tooLargeMessage is a message over its limit.
+func tooLargeMessage(what string, limit int64) *wsFault {
+	return &wsFault{&providers.Error{Kind: providers.TooLarge, Message: what + " must not be larger than " + byteCount(limit) + "."}, streaming.CloseTooBig, true}
+}
+
+// readFault is the fault behind an error of Socket.Read; nil means that the
+// connection is over.
+func readFault(err error, limit int64) *wsFault {
+	switch {
+	case errors.Is(err, streaming.ErrBinary):
+		return &wsFault{&providers.Error{Kind: providers.UnsupportedMedia, Code: "binary_frame", Message: "Messages must be text: one JSON object each."}, streaming.CloseUnsupported, false}
+	case errors.Is(err, streaming.ErrNotUTF8):
+		return &wsFault{&providers.Error{Kind: providers.BadRequest, Code: "malformed_frame", Message: "A text message must be UTF-8."}, streaming.CloseBadData, true}
+	case errors.Is(err, streaming.ErrMessageSize):
+		return tooLargeMessage("A message", limit)
+	case errors.Is(err, streaming.ErrMessageTime):
+		return &wsFault{&providers.Error{Kind: providers.BadRequest, Code: "slow_frame", Message: "The message did not come whole in time."}, streaming.ClosePolicy, true}
+	default:
+		return nil
+	}
+}
+
+// closeCode is how a connection ends that nothing was wrong with.
+func closeCode(why error) (code streaming.CloseCode, reason string) {
+	switch {
+	case errors.Is(why, streaming.ErrDraining):
+		return streaming.CloseRestart, "the gateway is shutting down; reconnect"
+	case errors.Is(why, errLifetime):
+		return streaming.CloseNormal, "the lifetime of the connection is over"
+	default:
+		return streaming.CloseInternal, "internal fault"
 	}
 }

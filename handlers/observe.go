@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,11 +31,13 @@ type Observer struct {
 	perToken  *prometheus.HistogramVec
 	tokens    *prometheus.CounterVec
 	saved     prometheus.Counter
+	unstopped prometheus.Counter
 	heartbeat prometheus.Counter
 	malformed prometheus.Counter
 	repaired  prometheus.Counter
 	retries   prometheus.Counter
 	refused   *prometheus.CounterVec
+	sockets   prometheus.Gauge
 }
 
 // buckets double from the first value to the last, as the OpenTelemetry
@@ -61,13 +62,15 @@ func NewObserver(log *AccessLog) *Observer {
 		perToken:  histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one.", buckets(0.001, 3), by...),
 		tokens:    counter("gateway_tokens_total", "Tokens by direction; estimated where the upstream did not count.", "type", "model", "estimated"),
 		saved:     plain("gateway_tokens_saved_by_cancel_total", "Output tokens that were allowed and not generated because the client had gone."),
+		unstopped: plain("gateway_tokens_unstopped_total", "Output tokens that an upstream may have gone on to make for an answer that was left, since it cannot be stopped."),
 		heartbeat: plain("gateway_heartbeats_total", "Signs of life sent to waiting clients."),
 		malformed: plain("gateway_upstream_malformed_events_total", "Upstream events that were skipped because they were broken."),
 		repaired:  plain("gateway_upstream_repaired_events_total", "Upstream events that were mended for strict clients."),
 		retries:   plain("gateway_retries_total", "Attempts beyond the first of an answer."),
 		refused:   counter("gateway_refused_requests_total", "Requests that came to no answer, by why.", "end"),
+		sockets:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "gateway_websocket_connections", Help: "WebSocket connections that are open, with and without answers."}),
 	}
-	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused,
+	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.unstopped, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused, o.sockets,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if log != nil {
 		o.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -105,11 +108,7 @@ type live struct {
 }
 
 func (o *Observer) begin(c *call) *live {
-	transport := "http"
-	if c.req.Stream {
-		transport = "sse"
-	}
-	l := &live{observer: o, call: c, active: o.active.WithLabelValues(transport)}
+	l := &live{observer: o, call: c, active: o.active.WithLabelValues(c.transport)}
 	l.active.Inc()
 	return l
 }
@@ -120,22 +119,27 @@ func (l *live) end(p *streaming.Progress, err error) {
 	f := describe(err)
 	r := p.Report()
 	r.Usage = settled(l.call.req, &r, err)
-	took := time.Since(l.call.start)
+	took := time.Since(r.Start)
 	l.observer.count(l.call.req, &r, f.end, took)
 	if l.observer.access != nil {
 		req := l.call.req
-		l.observer.access.add(&accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, model: req.Model, stream: req.Stream,
+		l.observer.access.add(&accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, transport: l.call.transport, model: req.Model, stream: req.Stream,
 			report: r, end: f.end, err: err, took: took})
 	}
 }
 
 // refuse tells of a request that came to no answer: no key, a bad body, no such route.
-func (o *Observer) refuse(c echo.Context, f failure) {
+func (o *Observer) refuse(id, remote, route string, f failure) {
 	o.refused.WithLabelValues(f.name).Inc()
 	if o.access != nil {
-		route := c.Request().Method + " " + c.Request().URL.Path
-		o.access.add(&accessLine{id: requestID(c), remote: c.RealIP(), model: route[:min(len(route), maxRoute)], end: f.end, err: errors.New(f.message)})
+		o.access.add(&accessLine{id: id, remote: remote, model: route[:min(len(route), maxRoute)], end: f.end, err: errors.New(f.message)})
 	}
+}
+
+// socket counts a WebSocket connection; the function ends it.
+func (o *Observer) socket() (end func()) {
+	o.sockets.Inc()
+	return o.sockets.Dec
 }
 
 // maxRoute is how much of a path that leads nowhere is told.
@@ -159,9 +163,10 @@ func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, too
 		o.tokens.WithLabelValues("input", model, estimated).Add(float64(r.Usage.Prompt))
 		o.tokens.WithLabelValues("output", model, estimated).Add(float64(r.Usage.Completion))
 	}
-	if e.name == endClientGone.name || e.name == endSlow.name {
-		o.saved.Add(float64(max(0, req.MaxTokens()-r.Usage.Completion)))
+	if e.name == endClientGone.name || e.name == endSlow.name || e.name == endCancelled.name {
+		o.saved.Add(float64(max(0, req.MaxTokens()-r.Usage.Completion-r.Unstopped)))
 	}
+	o.unstopped.Add(float64(r.Unstopped))
 	o.heartbeat.Add(float64(r.Heartbeats))
 	o.malformed.Add(float64(r.Malformed))
 	o.repaired.Add(float64(r.Repaired))

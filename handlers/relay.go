@@ -48,7 +48,7 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		}
 		out := s.sink(c, req, over)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-		err = s.answer(ctx, &call{req: req, who: who, start: start, remote: c.RealIP()}, out)
+		err = s.answer(ctx, &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
 		if !out.Started() {
 			c.Set(toldKey, true)
 			return err
@@ -61,6 +61,14 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 	}
 }
 
+// transport names how an answer to a POST travels, for metrics and logs.
+func transport(req *providers.Request) string {
+	if req.Stream {
+		return "sse"
+	}
+	return "http"
+}
+
 // mayTakeOver reports whether the answer's connection can leave net/http: a stream over
 // plain HTTP/1.1 whose client keeps the connection.
 func (s *Server) mayTakeOver(r *http.Request, req *providers.Request) bool {
@@ -70,21 +78,27 @@ func (s *Server) mayTakeOver(r *http.Request, req *providers.Request) bool {
 
 // sink picks how the answer is written: as events, or as one body.
 func (s *Server) sink(c echo.Context, req *providers.Request, over *streaming.Takeover) sink {
-	o := dialect.Options{ID: req.ID, Created: time.Now().Unix(), Model: req.Model, WantsUsage: req.WantsUsage, Choices: req.Choices, Error: errorObject}
 	w, major := c.Response().Writer, c.Request().ProtoMajor
 	if !req.Stream || req.Op == providers.Passthrough {
-		return streaming.NewBody(w, major, dialect.NewWhole(req.Op, o), s.opt.WriteLimit)
+		return streaming.NewBody(w, major, dialect.NewWhole(req.Op, dialectOptions(req)), s.opt.WriteLimit)
 	}
-	var enc streaming.Encoder
+	return streaming.NewSSE(w, major, encoder(req, streaming.SSEFraming), s.opt.WriteLimit, over)
+}
+
+func dialectOptions(req *providers.Request) dialect.Options {
+	return dialect.Options{ID: req.ID, Created: time.Now().Unix(), Model: req.Model, WantsUsage: req.WantsUsage, Choices: req.Choices, Error: errorObject}
+}
+
+// encoder writes a stream in the dialect of its route.
+func encoder(req *providers.Request, f streaming.Framing) streaming.Encoder {
 	switch req.Op {
 	case providers.Completions:
-		enc = dialect.NewCompletions(streaming.SSEFraming, o)
+		return dialect.NewCompletions(f, dialectOptions(req))
 	case providers.Responses:
-		enc = dialect.NewResponses(streaming.SSEFraming, o)
+		return dialect.NewResponses(f, dialectOptions(req))
 	default:
-		enc = dialect.NewChat(streaming.SSEFraming, o)
+		return dialect.NewChat(f, dialectOptions(req))
 	}
-	return streaming.NewSSE(w, major, enc, s.opt.WriteLimit, over)
 }
 
 // parse reads the body whole, within its bounds, before anything is dialled.
@@ -97,6 +111,11 @@ func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers
 	if err != nil {
 		return nil, err
 	}
+	return s.parseBody(op, path, kind, body, requestID(c))
+}
+
+// parseBody is what a body must pass, whichever way it came.
+func (s *Server) parseBody(op providers.Op, path, kind string, body []byte, id string) (*providers.Request, error) {
 	if int64(len(body)) > s.opt.Body && kind == "application/json" && !hasImages(body) {
 		return nil, tooLarge(s.opt.Body)
 	}
@@ -104,7 +123,7 @@ func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers
 	if err != nil {
 		return nil, err
 	}
-	req.ID = requestID(c)
+	req.ID = id
 	return req, nil
 }
 

@@ -44,7 +44,9 @@ type Options struct {
 	BodyVision int64         // bytes of a request body with images or a form
 	Depth      int           // nesting of a request's JSON
 	CORS       CORS
-	Proxies    []*net.IPNet // whose X-Forwarded-For is believed
+	WebSocket  WebSocket
+	Tickets    Ticketer
+	Proxies    []*net.IPNet // whose X-Forwarded-For and X-Forwarded-Host are believed
 	Observer   *Observer
 	Drain      *Drain
 	Log        *slog.Logger
@@ -69,6 +71,7 @@ func New(opt Options) *Server {
 	}
 	get(s.echo.Group(""), "/livez", s.livez)
 	get(s.echo.Group(""), "/readyz", s.readyz)
+	get(s.echo.Group(""), staticPath+"*", static())
 	return s
 }
 
@@ -83,6 +86,9 @@ var passed = []string{
 func (s *Server) routes(g *echo.Group) {
 	g.POST("/chat/completions", s.relay(providers.Chat, "/chat/completions"))
 	g.POST("/completions", s.relay(providers.Completions, "/completions"))
+	g.GET("/chat/completions", s.upgrade(providers.Chat, "/chat/completions"))
+	g.GET("/completions", s.upgrade(providers.Completions, "/completions"))
+	g.POST("/tickets", s.ticket)
 	g.POST("/embeddings", s.relay(providers.Embeddings, "/embeddings"))
 	g.POST("/moderations", s.relay(providers.Moderations, "/moderations"))
 	g.POST("/responses", s.relay(providers.Responses, "/responses"))
@@ -91,6 +97,7 @@ func (s *Server) routes(g *echo.Group) {
 	}
 	get(g, "/models", s.models)
 	get(g, "/models/*", s.model)
+	g.POST("/models/*", s.infer)
 }
 
 // clientAddress believes nobody but the given proxies about who is calling.
