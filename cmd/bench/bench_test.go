@@ -43,8 +43,15 @@ func results(cpu map[string]time.Duration) *benchRun {
 	b := &benchRun{options: options{rounds: 1, targets: allTargets, tests: allTests}}
 	for _, test := range allTests {
 		for target, us := range cpu {
+			if !takes(target, test) {
+				continue
+			}
+			if test == wsPaced {
+				us += 2
+			}
 			r := load.Result{Events: 1000, Calls: 1000, Streams: 1000, CPU: us * time.Millisecond, Window: time.Second,
-				TTFT50: 1 + float64(us)/100, TTFT99: 2, Opened: 10, RSSBefore: 1 << 20, RSSOpen: 1<<20 + int64(us)*10<<10}
+				TTFT50: 1 + float64(us)/100, TTFT99: 2, Opened: 10, RSSBefore: 1 << 20, RSSOpen: 1<<20 + int64(us)*10<<10,
+				Sockets: 10, RSSSockets: 1<<20 + int64(us)*5<<10}
 			b.cells = append(b.cells, cell{Test: test, Target: target, Result: r})
 		}
 	}
@@ -74,6 +81,8 @@ func TestJudge(t *testing.T) {
 		{"request x nginx", 1.8, true},
 		{"ttft_added x nginx", 1.8, true},
 		{"idle_memory KB", 18, true},
+		{"ws_event x sse", 20. / 18, true}, // within tolerance of 1.1
+		{"ws_event4 x sse", 1, true},
 		{"streams truncated, wrong, failed or left behind", 0, true},
 	}
 	for _, tt := range tests {
@@ -84,6 +93,14 @@ func TestJudge(t *testing.T) {
 	}
 	if v := verdictOf(b, "event x nginx"); !strings.Contains(v.Text, "within tolerance") {
 		t.Errorf("tolerance is not told: %+v", v)
+	}
+	for i := range b.cells {
+		if c := &b.cells[i]; c.Test == wsPaced {
+			c.Result.CPU *= 2
+		}
+	}
+	if v := verdictOf(b, "ws_event x sse"); v.Passed || *v.Measured < 2 {
+		t.Errorf("twice the CPU passes: %+v", v)
 	}
 	b.cells[0].Err = "broken" // whatever target it is, one metric is gone
 	b.cells = slices.DeleteFunc(b.cells, func(c cell) bool { return c.Test == paced && c.Target == nginx })
@@ -126,7 +143,8 @@ func TestReport(t *testing.T) {
 	if err := b.report(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| sluice | 12.0 | 1.20 | 0.75 |", "| nginx | 1000 | 0 | 0 | 0 | 0 |", "| kept |"} {
+	for _, want := range []string{"| sluice | 12.0 | 1.20 | 0.75 |", "| nginx | 1000 | 0 | 0 | 0 | 0 |", "| kept |",
+		"| sluice | 14.0 | 1.17 |", "| sluice | 6.00 | - |"} {
 		if !strings.Contains(strings.ReplaceAll(out.String(), "6000", "1000"), want) {
 			t.Errorf("report lacks %q:\n%s", want, out.String())
 		}
@@ -136,7 +154,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var doc struct{ Metrics, Limits, Cells []map[string]any }
-	if err := json.Unmarshal(text, &doc); err != nil || len(doc.Metrics) == 0 || len(doc.Limits) != 7 || len(doc.Cells) != 19 {
+	if err := json.Unmarshal(text, &doc); err != nil || len(doc.Metrics) == 0 || len(doc.Limits) != 9 || len(doc.Cells) != 23 {
 		t.Errorf("JSON: %v, %d metrics, %d limits, %d cells", err, len(doc.Metrics), len(doc.Limits), len(doc.Cells))
 	}
 	if err := results(map[string]time.Duration{nginx: 10, reverseProxy: 10, sluice: 25}).gated(&out); !errors.Is(err, errGate) {
@@ -165,6 +183,19 @@ func TestCheckPaced(t *testing.T) {
 		if (err == nil) != tt.ok {
 			t.Errorf("%+v: %v", tt, err)
 		}
+	}
+}
+
+func TestSequence(t *testing.T) {
+	if got := sequence(allTests, 0); !slices.Equal(got, allTests) {
+		t.Error(got)
+	}
+	want := []string{wsPaced, wsPaced4, paced, wsBurst, burst, whole, ttft, short, wsIdle, idle}
+	if got := sequence(allTests, 1); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := sequence([]string{burst, whole}, 1); !slices.Equal(got, []string{burst, whole}) {
+		t.Error(got)
 	}
 }
 

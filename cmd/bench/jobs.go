@@ -25,8 +25,17 @@ func (b *benchRun) job(test string, c *child) load.Job {
 	case paced:
 		j.Pattern, j.Workers, j.Shape.Every = load.Paced, 200, 20*time.Millisecond
 		j.Shape.Tokens = int((load.Ramp + j.Warm + j.Window + time.Second) / j.Shape.Every)
+	case wsPaced, wsPaced4:
+		j = b.job(paced, c)
+		j.Lanes = 1
+		if test == wsPaced4 {
+			j.Lanes = 4
+		}
 	case burst:
 		j.Workers, j.Shape.Tokens = 16, 256
+	case wsBurst:
+		j = b.job(burst, c)
+		j.Lanes = 1
 	case whole:
 		j.Workers, j.Shape = 32, mock.Shape{Tokens: 50}
 	case ttft:
@@ -37,6 +46,9 @@ func (b *benchRun) job(test string, c *child) load.Job {
 		j.Pattern, j.Workers, j.Rate = load.Idle, b.scale.idleStreams, 500
 		j.Shape.Tokens, j.Shape.Every = 1000, 5*time.Second
 		j.Warm, j.Window = b.scale.idleHold/2, b.scale.idleHold/2
+	case wsIdle:
+		j = b.job(idle, c)
+		j.Pattern, j.Lanes = load.Hold, 1
 	}
 	return j
 }

@@ -5,6 +5,7 @@
 // The target under test has one core to itself; the mock and the clients share
 // another. Rounds are interleaved, ratios are formed within a round, and medians
 // of them are reported: absolute figures of one machine mean little on another.
+// WebSocket, which the others do not translate, is compared with Sluice's own SSE.
 package main
 
 import (

@@ -34,7 +34,19 @@ var metrics = []metric{
 	{"idle_memory", "Memory per idle stream, `idle` (one token every 5 s, fresh process)", "KB", idle, false, func(r load.Result) float64 {
 		return float64(r.RSSOpen-r.RSSBefore) / 1024 / float64(r.Opened)
 	}},
+	{"ws_event", "CPU per relayed event over WebSocket, `wspaced` (as `paced`, 200 sockets with one stream each)", "us", wsPaced, false, func(r load.Result) float64 { return per(r.CPU, r.Events) }},
+	{"ws_event4", "CPU per relayed event over WebSocket, `wspaced4` (as `paced`, 50 sockets with four streams each)", "us", wsPaced4, false, func(r load.Result) float64 { return per(r.CPU, r.Events) }},
+	{"ws_burst", "CPU per relayed event over WebSocket, `wsburst` (as `burst`, 16 sockets)", "us", wsBurst, false, func(r load.Result) float64 { return per(r.CPU, r.Events) }},
+	{"ws_socket", "Memory per idle socket, `wsidle` (no answer under way, fresh process)", "KB", wsIdle, false, func(r load.Result) float64 {
+		return float64(r.RSSSockets-r.RSSBefore) / 1024 / float64(r.Sockets)
+	}},
+	{"ws_stream", "Memory per idle stream on a socket of its own, socket included, `wsidle` (one token every 5 s)", "KB", wsIdle, false, func(r load.Result) float64 {
+		return float64(r.RSSOpen-r.RSSBefore) / 1024 / float64(r.Opened)
+	}},
 }
+
+// overSSE names, for metrics over WebSocket, what Sluice needs for the same over SSE.
+var overSSE = map[string]string{"ws_event": "event", "ws_event4": "event", "ws_burst": "burst", "ws_stream": "idle_memory"}
 
 func per(cpu time.Duration, n int64) float64 {
 	return float64(cpu) / float64(time.Microsecond) / float64(n)
@@ -64,6 +76,16 @@ func (b *benchRun) raw(m metric, target string) []float64 {
 		}
 	}
 	return out
+}
+
+// sseRatios compares a metric over WebSocket with the same over SSE, round by round.
+func (b *benchRun) sseRatios(m metric) []float64 {
+	for _, base := range metrics {
+		if base.key == overSSE[m.key] {
+			return stat.Ratios(b.values(m, sluice), b.values(base, sluice))
+		}
+	}
+	return nil
 }
 
 // ratios compares a metric of two targets round by round. An added time is the
@@ -100,8 +122,11 @@ func (b *benchRun) damage(target string) (d damage) {
 	return d
 }
 
-// limit is one gate: a metric of Sluice, as a ratio to another target or, with
-// no target named, as it is.
+// sse stands in a limit for Sluice itself over SSE: see overSSE.
+const sse = "sse"
+
+// limit is one gate: a metric of Sluice, as a ratio to another target or to sse
+// or, with neither named, as it is.
 type limit struct {
 	metric, against string
 	most            float64
@@ -114,6 +139,8 @@ var limits = []limit{
 	{"request", nginx, 2},
 	{"ttft_added", nginx, 2},
 	{"idle_memory", "", 65},
+	{"ws_event", sse, 1.1},
+	{"ws_event4", sse, 1.1},
 }
 
 // verdict is a limit with what was measured.
@@ -144,7 +171,11 @@ func (b *benchRun) judge() []verdict {
 
 func (b *benchRun) judgeLimit(l limit, m metric) verdict {
 	values, name := b.values(m, sluice), m.key+" "+m.unit
-	if l.against != "" {
+	switch l.against {
+	case "":
+	case sse:
+		values, name = b.sseRatios(m), m.key+" x "+sse
+	default:
 		values, name = b.ratios(m, sluice, l.against), m.key+" x "+l.against
 	}
 	s := stat.Summarize(values)

@@ -27,11 +27,18 @@ const (
 	ttft  = "ttft"
 	idle  = "idle"
 	short = "short"
+
+	wsPaced  = "wspaced"  // as paced, each stream on a socket of its own
+	wsPaced4 = "wspaced4" // as paced, four streams on a socket
+	wsBurst  = "wsburst"  // as burst
+	wsIdle   = "wsidle"   // sockets that carry nothing, then a stream each as idle has them
 )
 
 var (
 	allTargets = []string{nginx, reverseProxy, sluice}
-	allTests   = []string{paced, burst, whole, ttft, short, idle} // in the order they run
+	allTests   = []string{paced, wsPaced, wsPaced4, burst, wsBurst, whole, ttft, short, idle, wsIdle} // in the order they run
+	overWS     = []string{wsPaced, wsPaced4, wsBurst, wsIdle}                                         // of these, what only Sluice offers
+	fresh      = []string{idle, wsIdle}                                                               // run in a process of their own
 )
 
 // options are the command line.
@@ -102,7 +109,7 @@ func pick(what, list string, known []string) ([]string, error) {
 
 // scale holds the sizes that --quick shrinks.
 type scale struct {
-	warm, window time.Duration // paced, burst, json, ttft, short
+	warm, window time.Duration // all but idle and wsidle
 	idleStreams  int
 	idleHold     time.Duration
 }

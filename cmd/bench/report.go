@@ -70,6 +70,10 @@ func (b *benchRun) busiest() (most float64) {
 }
 
 func (b *benchRun) table(w io.Writer, m metric) {
+	if slices.Contains(overWS, m.test) {
+		b.wsTable(w, m)
+		return
+	}
 	fmt.Fprintf(w, "\n## %s, %s\n\n| target | %s | x nginx | x ReverseProxy |\n|---|---:|---:|---:|\n", m.title, m.unit, m.unit)
 	for _, target := range b.targets {
 		values := b.values(m, target)
@@ -79,6 +83,12 @@ func (b *benchRun) table(w io.Writer, m metric) {
 	if m.test == ttft && !m.added {
 		fmt.Fprintf(w, "| %s | %s | | |\n", direct, spread(stat.Summarize(b.values(m, direct))))
 	}
+}
+
+// wsTable is a table of what only Sluice has, beside what it needs over SSE.
+func (b *benchRun) wsTable(w io.Writer, m metric) {
+	fmt.Fprintf(w, "\n## %s, %s\n\n| target | %s | x SSE |\n|---|---:|---:|\n| %s | %s | %s |\n", m.title, m.unit, m.unit,
+		sluice, spread(stat.Summarize(b.values(m, sluice))), spread(stat.Summarize(b.sseRatios(m))))
 }
 
 func (b *benchRun) against(m metric, target, other string) string {

@@ -161,17 +161,8 @@ func (b *benchRun) rounds(ctx context.Context) error {
 		if err := b.round(ctx, round, order); err != nil {
 			return err
 		}
-		if !slices.Contains(b.tests, idle) {
-			continue
-		}
-		for _, name := range order {
-			c, err := b.startTarget(ctx, name)
-			if err != nil {
-				return err
-			}
-			b.test(ctx, round, idle, name, c)
-			c.stop()
-			if err := ctx.Err(); err != nil {
+		for _, test := range fresh {
+			if err := b.freshRound(ctx, round, test, order); err != nil {
 				return err
 			}
 		}
@@ -179,7 +170,29 @@ func (b *benchRun) rounds(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// round runs all tests but idle. The targets live through the round, so that the
+// freshRound runs a test with every target started for it alone.
+func (b *benchRun) freshRound(ctx context.Context, round int, test string, order []string) error {
+	for _, name := range order {
+		if !b.asked(test) || !takes(name, test) {
+			continue
+		}
+		c, err := b.startTarget(ctx, name)
+		if err != nil {
+			return err
+		}
+		b.test(ctx, round, test, name, c)
+		c.stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takes reports whether a target has what a test is about.
+func takes(target, test string) bool { return target == sluice || !slices.Contains(overWS, test) }
+
+// round runs all tests but the fresh ones. The targets live through the round, so that the
 // same test of all of them follows one upon the other.
 func (b *benchRun) round(ctx context.Context, round int, order []string) error {
 	running := map[string]*child{}
@@ -188,14 +201,17 @@ func (b *benchRun) round(ctx context.Context, round int, order []string) error {
 			c.stop()
 		}
 	}()
-	for _, test := range b.tests {
-		if test == idle {
+	for _, test := range sequence(b.tests, round) {
+		if slices.Contains(fresh, test) {
 			continue
 		}
 		if test == ttft {
 			b.test(ctx, round, test, direct, b.mock)
 		}
 		for _, name := range order {
+			if !takes(name, test) {
+				continue
+			}
 			if running[name] == nil {
 				c, err := b.startTarget(ctx, name)
 				if err != nil {
@@ -212,9 +228,21 @@ func (b *benchRun) round(ctx context.Context, round int, order []string) error {
 	return nil
 }
 
+// sequence is the order of the tests in a round: those over WebSocket come after
+// and before their like over SSE in turn, so that neither has the older process.
+func sequence(tests []string, round int) []string {
+	tests = slices.Clone(tests)
+	for i := 1; i < len(tests) && round%2 == 1; i++ {
+		if slices.Contains(overWS, tests[i]) && !slices.Contains(overWS, tests[i-1]) {
+			tests[i], tests[i-1] = tests[i-1], tests[i]
+		}
+	}
+	return tests
+}
+
 // test runs one test of one target and files its cell.
 func (b *benchRun) test(ctx context.Context, round int, name, target string, c *child) {
-	fmt.Fprintf(b.progress, "round %d  %-6s %-13s", round+1, name, target)
+	fmt.Fprintf(b.progress, "round %d  %-8s %-13s", round+1, name, target)
 	res, err := b.measure(ctx, name, c)
 	done := cell{Round: round, Test: name, Target: target, Result: res}
 	if err != nil {
@@ -228,7 +256,7 @@ func (b *benchRun) test(ctx context.Context, round int, name, target string, c *
 }
 
 func (b *benchRun) measure(ctx context.Context, name string, c *child) (load.Result, error) {
-	if name == paced || name == whole {
+	if name == paced || name == wsPaced || name == wsPaced4 || name == whole {
 		stop, err := b.spinners(ctx)
 		if err != nil {
 			return load.Result{}, err

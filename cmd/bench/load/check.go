@@ -43,6 +43,11 @@ func (c *checker) line(b []byte) bool {
 		c.done = true
 		return false
 	}
+	return c.event(data)
+}
+
+// event takes the JSON of one event and reports whether it was a token.
+func (c *checker) event(data []byte) bool {
 	if c.done {
 		c.note("event after [DONE]")
 		return false

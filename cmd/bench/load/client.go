@@ -38,26 +38,40 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	return &conn{Conn: c, br: bufio.NewReaderSize(c, 8<<10), lines: bufio.NewReaderSize(nil, 4<<10)}, nil
 }
 
+// reusable reports whether the connection can carry another request.
+func (c *conn) reusable() bool { return !c.spent }
+
 // request builds the bytes of one call, head and body, for a single write.
-func request(key string, s mock.Shape) []byte {
-	body, accept := s.Request(), "application/json"
-	if s.Stream {
+func request(key string, body []byte, stream bool) []byte {
+	accept := "application/json"
+	if stream {
 		accept = "text/event-stream"
 	}
 	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway.test\r\nUser-Agent: bench\r\nAuthorization: Bearer %s\r\n"+
 		"Accept: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", key, accept, len(body), body)
 }
 
+// caller carries calls to the target, one at a time: a connection, or a lane of a
+// socket. One goroutine uses it, but Close may come from another and cuts a call.
+type caller interface {
+	do(k *call) (Verdict, string)
+	reusable() bool
+	Close() error
+}
+
 // call is one request and what is checked about its answer.
 type call struct {
+	worker  int // whose call it is: over WebSocket this chooses socket and lane
 	shape   mock.Shape
+	body    []byte // JSON
 	bytes   []byte // from request
 	text    string // the content of a non-streamed answer
 	onToken func(n int)
 }
 
 func newCall(key string, s mock.Shape) *call {
-	c := &call{shape: s, bytes: request(key, s)}
+	c := &call{shape: s, body: s.Request()}
+	c.bytes = request(key, c.body, s.Stream)
 	if !s.Stream {
 		c.text = mock.Text(s.Seed, s.Tokens)
 	}

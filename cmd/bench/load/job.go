@@ -27,6 +27,7 @@ const (
 	Open   Pattern = "open"   // Rate streams a second, whatever the answers do
 	Idle   Pattern = "idle"   // Workers streams opened and held
 	HangUp Pattern = "hangup" // Workers streams that are all dropped in mid-answer
+	Hold   Pattern = "hold"   // Workers sockets opened and held, first without and then with a stream each
 )
 
 // Job is one measurement. It travels as JSON to a process of its own.
@@ -38,9 +39,10 @@ type Job struct {
 	PID     int    // root of the target's process tree; 0 samples nothing
 	Shape   mock.Shape
 	Workers int
+	Lanes   int           // 0: over HTTP; else over WebSocket, so many of the workers share a socket
 	Count   int           // closed: total calls; 0 calls until the window ends
-	Rate    int           // open: streams a second; idle: opened a second
-	Warm    time.Duration // from the start (paced, idle: from the last one started) to the window
+	Rate    int           // open: streams a second; idle, hold: opened a second
+	Warm    time.Duration // from the start (paced, idle, hold: from the last one started) to the window
 	Window  time.Duration
 }
 
@@ -53,9 +55,11 @@ type Result struct {
 	Truncated, Wrong       int64
 	Failed                 int64
 	LeftBehind             int64    // still generated two seconds after the clients hung up
-	Opened                 int64    // idle, hangup: streams that flowed
+	Opened                 int64    // idle, hangup, hold: streams that flowed
+	Sockets                int64    `json:",omitempty"` // hold: opened
 	TTFT50, TTFT99         float64  `json:",omitempty"` // open: milliseconds from request to first token
-	RSSBefore, RSSOpen     int64    `json:",omitempty"` // idle: bytes
+	RSSBefore, RSSOpen     int64    `json:",omitempty"` // idle, hold: bytes before the first and with all streams
+	RSSSockets             int64    `json:",omitempty"` // hold: bytes with all sockets and no stream
 	Samples                []string `json:",omitempty"` // a few reasons of bad verdicts
 	OutsideWindow, Elapsed time.Duration
 	Foreign                float64 // cores that processes outside the benchmark kept busy meanwhile
@@ -67,17 +71,18 @@ const maxSamples = 5
 // run is the state of one job. The atomics are written by all workers.
 type run struct {
 	Job
-	pids   []int
-	events atomic.Int64
-	calls  atomic.Int64
-	mu     sync.Mutex // guards what follows
-	res    Result
-	ttft   []float64 // milliseconds
+	pids    []int
+	events  atomic.Int64
+	calls   atomic.Int64
+	mu      sync.Mutex // guards what follows
+	res     Result
+	ttft    []float64 // milliseconds
+	sockets map[int]*shared
 }
 
 // Run executes a job. The context bounds it.
 func Run(ctx context.Context, j Job) (Result, error) {
-	r := &run{Job: j}
+	r := &run{Job: j, sockets: map[int]*shared{}}
 	if j.PID > 0 {
 		var err error
 		if r.pids, err = proc.Tree(j.PID); err != nil {
@@ -85,7 +90,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		}
 	}
 	patterns := map[Pattern]func(context.Context) error{
-		Paced: r.paced, Closed: r.closed, Open: r.open, Idle: r.idle, HangUp: r.hangUp,
+		Paced: r.paced, Closed: r.closed, Open: r.open, Idle: r.idle, HangUp: r.hangUp, Hold: r.hold,
 	}
 	do, ok := patterns[j.Pattern]
 	if !ok {

@@ -82,11 +82,11 @@ func (r *run) closed(ctx context.Context) error {
 // costs a pause, so a dead target cannot make it spin.
 func (r *run) worker(ctx context.Context, w int, taken *atomic.Int64) {
 	call := r.seeded(w)
-	var c *conn
+	var c caller
 	for ctx.Err() == nil && (r.Count == 0 || taken.Add(1) <= int64(r.Count)) {
 		if c == nil {
 			var err error
-			if c, err = dial(ctx, r.Addr); err != nil {
+			if c, err = r.connect(ctx, w); err != nil {
 				if ctx.Err() != nil {
 					return
 				}
@@ -100,7 +100,7 @@ func (r *run) worker(ctx context.Context, w int, taken *atomic.Int64) {
 		if v == Failed {
 			_ = sleep(ctx, 50*time.Millisecond)
 		}
-		if c.spent {
+		if !c.reusable() {
 			_ = c.Close()
 			c = nil
 		}
@@ -240,13 +240,14 @@ func (r *run) seeded(i int) *call {
 	s := r.Shape
 	s.Seed = i % mock.Seeds
 	k := newCall(r.Key, s)
+	k.worker = i
 	k.onToken = func(int) { r.events.Add(1) }
 	return k
 }
 
 // one makes a call on a connection of its own and judges it.
 func (r *run) one(ctx context.Context, k *call) {
-	c, err := dial(ctx, r.Addr)
+	c, err := r.connect(ctx, k.worker)
 	if err != nil {
 		r.judge(Failed, err.Error())
 		return
@@ -258,11 +259,16 @@ func (r *run) one(ctx context.Context, k *call) {
 // until makes a call that the end of ctx cuts off. It judges the answer only if
 // it ended, or differed, before that.
 func (r *run) until(ctx context.Context, k *call, onToken func(n int)) {
-	c, err := dial(ctx, r.Addr)
+	c, err := r.connect(ctx, k.worker)
 	if err != nil {
 		r.judge(Failed, err.Error())
 		return
 	}
+	r.carry(ctx, c, k, onToken)
+}
+
+// carry is until over what is open already, and closes it.
+func (r *run) carry(ctx context.Context, c caller, k *call, onToken func(n int)) {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer func() { stop(); _ = c.Close() }()
 	k.onToken = func(n int) {
