@@ -25,6 +25,7 @@ type Config struct {
 	Drain         Drain         `toml:"drain" doc:"What happens between SIGTERM and the end. Kubernetes: terminationGracePeriodSeconds = delay + timeout + 10."`
 	Log           Log           `toml:"log" doc:"What is written about the work."`
 	CORS          CORS          `toml:"cors" doc:"Browsers on other origins."`
+	WebSocket     WebSocket     `toml:"websocket" doc:"Connections that carry many answers side by side: GET /v1/chat/completions and /v1/completions with an upgrade."`
 	Demo          Demo          `toml:"demo" doc:"The embedded demo models (demo-echo, demo-slow, demo-tools, ...): try everything without a key."`
 	ModelsListing ModelsListing `toml:"models_listing" doc:"How the upstreams are asked which models they have."`
 	Keys          []Key         `toml:"keys" doc:"Who may call. With no key at all the gateway listens on loopback only and prints one that it generates."`
@@ -114,6 +115,21 @@ type CORS struct {
 	MaxAge  Duration `toml:"max_age" doc:"How long a browser may remember the permission."`
 }
 
+// WebSocket is the [websocket] section.
+type WebSocket struct {
+	Origins          []string `toml:"origins" doc:"Pages of other origins that may connect, such as \"https://chat.example\"; pages of the gateway's own origin always may. \"*\" is any."`
+	PingInterval     Duration `toml:"ping_interval" min:"100ms" doc:"Pause between two pings to a client ..."`
+	PongTimeout      Duration `toml:"pong_timeout" min:"100ms" doc:"... each of which must bring a sign of life in this time."`
+	MaxLanes         int      `toml:"max_lanes" min:"1" max:"65536" doc:"Streams (stream_id) that run side by side on one connection; beyond it an error frame."`
+	MaxQueued        int      `toml:"max_queued" min:"0" max:"65536" doc:"Requests that wait for their turn on one stream; beyond it an error frame."`
+	SendQueue        Size     `toml:"send_queue" min:"64KiB" max:"1GiB" doc:"Bytes that wait for one client. Beyond it answers wait too, and after timeouts.write the connection is closed (1013)."`
+	Lifetime         Duration `toml:"lifetime" doc:"Age at which a connection is closed, told a minute before; \"0s\" is no bound."`
+	ControlFrame     Size     `toml:"control_frame" min:"1KiB" doc:"A message that carries no request; beyond it the connection is closed (1009)."`
+	TicketSecret     Secret   `toml:"ticket_secret" group:"ticket_secret" doc:"What tickets are signed with, the same at all replicas. \"\" makes one up, and tickets are good at one replica only."`
+	TicketSecretFile string   `toml:"ticket_secret_file" group:"ticket_secret" example:"\"secrets/ticket.key\"" doc:"Or a file that holds it."`
+	TicketLifetime   Duration `toml:"ticket_lifetime" min:"1s" max:"1h" doc:"How long a ticket is good for."`
+}
+
 // Demo is the [demo] section.
 type Demo struct {
 	Enabled    bool     `toml:"enabled" doc:"Whether the demo models are offered."`
@@ -159,7 +175,7 @@ type Upstream struct {
 	BaseURL      string            `toml:"base_url" example:"\"https://api.openai.com/v1\"" doc:"Where its API begins, version included."`
 	APIKey       Secret            `toml:"api_key" group:"api_key" example:"\"${OPENAI_API_KEY}\"" doc:"Credential of the gateway at this upstream."`
 	APIKeyFile   string            `toml:"api_key_file" group:"api_key" example:"\"secrets/openai.key\"" doc:"Or a file that holds it."`
-	Auth         string            `toml:"auth" oneof:"bearer,api-key,none" doc:"How the key is sent, as Authorization: Bearer or in an api-key header"`
+	Auth         string            `toml:"auth" oneof:"auto,bearer,api-key,none" doc:"How the key is sent, as Authorization: Bearer or in the kind's own header (api-key, x-api-key, x-goog-api-key); \"auto\" as the kind expects it"`
 	Organization string            `toml:"organization" doc:"Sent as OpenAI-Organization."`
 	Project      string            `toml:"project" doc:"Sent as OpenAI-Project."`
 	Headers      map[string]Secret `toml:"headers" doc:"Further request headers. Their values are treated as secrets."`
@@ -167,6 +183,7 @@ type Upstream struct {
 	Local        bool              `toml:"local" doc:"A server of your own that may load a model on demand: the _local limits hold."`
 	Models       []string          `toml:"models" doc:"Its models, by name or pattern (\"gpt-*\"); [] asks the upstream."`
 	ListModels   bool              `toml:"list_models" doc:"Whether it is asked for its models."`
+	Unsupported  string            `toml:"unsupported" oneof:"reject,drop" doc:"A parameter that its protocol has no counterpart for, as 400, or left out and named in the header x-sluice-dropped-params"`
 	HTTP2        bool              `toml:"http2" doc:"Whether HTTP/2 is spoken where the upstream offers it."`
 	MaxConns     int               `toml:"max_conns" min:"0" doc:"Connections at once; 0 is no bound."`
 	IdleConns    int               `toml:"idle_conns" min:"0" doc:"Idle connections kept for reuse."`
@@ -177,6 +194,13 @@ type Upstream struct {
 	HeadersTimeout       *Duration `toml:"headers_timeout" min:"1ms" example:"\"30s\"" doc:"Instead of timeouts.headers."`
 	FirstTokenTimeout    *Duration `toml:"first_token_timeout" min:"1ms" example:"\"2m\"" doc:"Instead of timeouts.first_token."`
 	BetweenTokensTimeout *Duration `toml:"between_tokens_timeout" min:"1ms" example:"\"1m\"" doc:"Instead of timeouts.between_tokens."`
+
+	MII       MII       `toml:"mii" doc:"For kind = \"mii\" (base_url is http://host:port of the load balancer, or of the RESTful gateway)."`
+	Ollama    Ollama    `toml:"ollama" doc:"For kind = \"ollama\" (base_url is the root of the server)."`
+	TGI       TGI       `toml:"tgi" doc:"For kind = \"tgi\", the native API of Text Generation Inference (base_url is the root of the server)."`
+	Anthropic Anthropic `toml:"anthropic" doc:"For kind = \"anthropic\" (base_url is https://api.anthropic.com/v1)."`
+	KServe    KServe    `toml:"kserve" doc:"For kind = \"kserve\" (base_url is the root of the server's HTTP port, http://host:8000, or its gRPC port, http://host:8001)."`
+	Gemini    Gemini    `toml:"gemini" doc:"For kind = \"gemini\" (base_url is https://generativelanguage.googleapis.com/v1beta, or a publisher at Vertex AI)."`
 }
 
 // Model is one [[models]] table: a public name over a pool of targets.
@@ -206,7 +230,7 @@ func defaultConfig() *Config {
 	c := &Config{}
 	for _, d := range []defaulter{
 		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Drain,
-		&c.Log, &c.CORS, &c.Demo, &c.ModelsListing,
+		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing,
 	} {
 		d.setDefaults()
 	}
@@ -264,6 +288,14 @@ func (l *Log) setDefaults() {
 
 func (c *CORS) setDefaults() { *c = CORS{Origins: []string{"*"}, MaxAge: 24 * 60 * minute} }
 
+func (w *WebSocket) setDefaults() {
+	*w = WebSocket{
+		Origins: []string{}, TicketSecret: newSecret(""),
+		PingInterval: 20 * second, PongTimeout: 20 * second, MaxLanes: 64, MaxQueued: 8, SendQueue: mib,
+		Lifetime: 60 * minute, ControlFrame: 64 * kib, TicketLifetime: 30 * second,
+	}
+}
+
 func (d *Demo) setDefaults() { *d = Demo{Enabled: true, TokenDelay: 30 * ms} }
 
 func (m *ModelsListing) setDefaults() {
@@ -272,9 +304,14 @@ func (m *ModelsListing) setDefaults() {
 
 func (u *Upstream) setDefaults() {
 	*u = Upstream{
-		Kind: "openai", Auth: "bearer", ListModels: true, HTTP2: true,
+		Kind: "openai", Auth: "auto", Unsupported: "reject", ListModels: true, HTTP2: true,
 		IdleConns: 256, IdleTimeout: 90 * second,
 	}
+	u.MII.setDefaults()
+	u.TGI.setDefaults()
+	u.Anthropic.setDefaults()
+	u.KServe.setDefaults()
+	u.Gemini.setDefaults()
 }
 
 func (t *Target) setDefaults() { t.Weight = 1 }

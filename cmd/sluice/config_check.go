@@ -45,16 +45,28 @@ func (d *decoder) validate(cfg *Config, kinds []string) {
 	} else if strings.ContainsAny(a, `/\`) {
 		cfg.Log.Access = d.resolve("log.access", a)
 	}
-	for i, origin := range cfg.CORS.Origins {
-		if !isOrigin(origin) {
-			d.failAt(fmt.Sprintf("cors.origins[%d]", i), `want "*" or an origin such as "https://chat.example"`)
-		}
+	d.validateOrigins("cors.origins", cfg.CORS.Origins)
+	d.validateOrigins("websocket.origins", cfg.WebSocket.Origins)
+	if s := cfg.WebSocket.TicketSecret; s.IsSet() && len(s.Reveal()) < minTicketSecret {
+		d.failAt(givenAs("websocket", "ticket_secret", cfg.WebSocket.TicketSecretFile), "want at least %d characters: openssl rand -hex 32", minTicketSecret)
 	}
 	d.validateKeys(cfg.Keys)
 	d.validateUpstreams(cfg, kinds)
 	d.validateModels(cfg)
 	if !cfg.Demo.Enabled && len(cfg.Upstreams) == 0 && !d.bad["upstreams"] {
 		d.failAt("demo.enabled", "there is nothing to serve: add [[upstreams]] or turn the demo models on")
+	}
+}
+
+// minTicketSecret is the length, in characters, below which a secret could be guessed
+// from a ticket.
+const minTicketSecret = 32
+
+func (d *decoder) validateOrigins(path string, origins []string) {
+	for i, origin := range origins {
+		if !isOrigin(origin) {
+			d.failAt(fmt.Sprintf("%s[%d]", path, i), `want "*" or an origin such as "https://chat.example"`)
+		}
 	}
 }
 
@@ -197,6 +209,15 @@ func (d *decoder) validateUpstreams(cfg *Config, kinds []string) {
 		}
 		if strings.ContainsFunc(u.APIKey.Reveal(), notHeaderSafe) {
 			d.failAt(givenAs(at, "api_key", u.APIKeyFile), "a key has no spaces, control or non-ASCII characters")
+		}
+		if u.Kind == "mii" {
+			d.validateMII(at, u)
+		}
+		if u.Kind == "kserve" {
+			d.validateKServe(at, u)
+		}
+		if u.Kind == "tgi" {
+			d.validateTGI(at, u)
 		}
 		for name, value := range u.Headers {
 			d.validateHeader(join(at+".headers", name), name, value)

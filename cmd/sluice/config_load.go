@@ -177,6 +177,9 @@ func (d *decoder) readSecretFiles(cfg *Config) {
 		d.exclusive(path, u.APIKey.IsSet(), "api_key", u.APIKeyFile != "", "api_key_file")
 		d.secretFile(path+".api_key_file", u.APIKeyFile, &u.APIKey)
 	}
+	w := &cfg.WebSocket
+	d.exclusive("websocket", w.TicketSecret.IsSet(), "ticket_secret", w.TicketSecretFile != "", "ticket_secret_file")
+	d.secretFile("websocket.ticket_secret_file", w.TicketSecretFile, &w.TicketSecret)
 }
 
 // exclusive complains when two forms of one thing are both given.

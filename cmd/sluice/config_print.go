@@ -87,7 +87,7 @@ func defaultFileText() string {
 		writeComment(&b, section.doc)
 		if shapeOf(section.typ) != shapeTables {
 			b.WriteString(tableHeader(section) + "\n")
-			writeKeys(&b, defaults.Field(section.index), "")
+			writeKeys(&b, defaults.Field(section.index), "", section.name)
 			continue
 		}
 		elem := reflect.New(section.typ.Elem())
@@ -95,7 +95,7 @@ func defaultFileText() string {
 			d.setDefaults()
 		}
 		b.WriteString("#" + tableHeader(section) + "\n")
-		writeKeys(&b, elem.Elem(), "#")
+		writeKeys(&b, elem.Elem(), "#", section.name)
 		for _, e := range examples[section.name] {
 			b.WriteString("\n" + e + "\n")
 		}
@@ -103,12 +103,16 @@ func defaultFileText() string {
 	return b.String()
 }
 
-// writeKeys writes the keys of one table with their comments; prefix "#" makes
-// it an example. Of keys that exclude each other only the first is an example
-// line, the others are part of the comments.
-func writeKeys(b *strings.Builder, table reflect.Value, prefix string) {
+// writeKeys writes the keys of one table with their comments, then the tables in
+// it; prefix "#" makes it an example. Of keys that exclude each other only the
+// first is an example line, the others are part of the comments.
+func writeKeys(b *strings.Builder, table reflect.Value, prefix, path string) {
+	defer writeTables(b, table, prefix, path)
 	groups := map[string]bool{}
 	for _, f := range fieldsOf(table.Type()) {
+		if f.standsApart() {
+			continue
+		}
 		doc := f.doc
 		if len(f.oneof) > 0 {
 			doc = strings.TrimSuffix(doc, ".") + ": " + oneOf(f.oneof) + "."
@@ -124,6 +128,33 @@ func writeKeys(b *strings.Builder, table reflect.Value, prefix string) {
 		}
 		groups[f.group] = true
 		fmt.Fprintf(b, "%s%s = %s\n", prefix, f.name, value)
+	}
+}
+
+// standsApart tells whether a key is a table with a header of its own, or an array of
+// such tables; one with an example is written in one line.
+func (f field) standsApart() bool {
+	s := shapeOf(f.typ)
+	return s == shapeTable || s == shapeTables && f.example == ""
+}
+
+// writeTables writes the tables in a table. Each stands at its defaults.
+func writeTables(b *strings.Builder, table reflect.Value, prefix, path string) {
+	for _, f := range fieldsOf(table.Type()) {
+		if !f.standsApart() {
+			continue
+		}
+		writeComment(b, f.doc)
+		at, value, header := join(path, f.name), table.Field(f.index), "%s[%s]\n"
+		if shapeOf(f.typ) == shapeTables {
+			elem := reflect.New(f.typ.Elem())
+			if d, ok := elem.Interface().(defaulter); ok {
+				d.setDefaults()
+			}
+			value, header = elem.Elem(), "%s[[%s]]\n"
+		}
+		fmt.Fprintf(b, header, prefix, at)
+		writeKeys(b, value, prefix, at)
 	}
 }
 
@@ -277,6 +308,9 @@ func (c *Config) settings(table reflect.Value, path string) func(yield func(fiel
 			v := table.Field(f.index)
 			if v.Kind() == reflect.Pointer && v.IsNil() {
 				continue
+			}
+			if shapeOf(f.typ) == shapeTable && c.sourceBelow(join(path, f.name)).Origin == FromDefault {
+				continue // what it sets is of another kind of upstream
 			}
 			if _, given := c.sources[join(path, f.name)]; f.group != "" && !given {
 				continue

@@ -48,7 +48,7 @@ func loadText(t testing.TB, text string, environ []string, sets ...string) (*Con
 
 func optionsFor(t testing.TB, path string, environ, sets []string) loadOptions {
 	t.Helper()
-	o := loadOptions{Path: path, Environ: environ, Kinds: []string{"openai"}}
+	o := loadOptions{Path: path, Environ: environ, Kinds: knownKinds()}
 	for _, arg := range sets {
 		s, err := flagSetting(arg)
 		if err != nil {

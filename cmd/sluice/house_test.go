@@ -55,6 +55,8 @@ var kits = map[string][]string{
 // slash is about the name of the file alone.
 var doors = map[string][]string{
 	"github.com/cenkalti/backoff/v4":      {"providers/router/*.go"},
+	"github.com/chromedp/chromedp":        {"cmd/sluice/browser_*_test.go"},
+	"github.com/gorilla/websocket":        {"streaming/ws*.go", "cmd/bench/*.go", "cmd/bench/*/*.go", "*_test.go"},
 	"github.com/labstack/echo/v4":         {"handlers/*.go"},
 	"github.com/pelletier/go-toml/v2":     {"cmd/sluice/config*.go"},
 	"github.com/prometheus/client_golang": {"handlers/observe.go"},
@@ -62,7 +64,10 @@ var doors = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/sluice/cli_*.go"},
 	"github.com/tmaxmax/go-sse":           {"*_test.go"},
 	"go.uber.org/goleak":                  {"*_test.go"},
+	"golang.org/x/image":                  {"providers/kit/pixels/*.go"},
 	"golang.org/x/sys":                    {"cmd/bench/proc/*.go"},
+	"google.golang.org/grpc":              {"providers/kit/rpc/*.go", "providers/mii/*.go", "providers/mii/wire/*.go", "providers/kserve/*.go", "providers/kserve/*/*.go"},
+	"google.golang.org/protobuf":          {"*_test.go", "providers/mii/*.go", "providers/mii/wire/*.go", "providers/kserve/*.go", "providers/kserve/*/*.go"},
 }
 
 // goFile is one source file, whatever its build tags.

@@ -130,8 +130,8 @@ const settleTime = 5 * time.Second
 // stop drains: lame, refusing, cut. A further signal skips to the cut.
 func (g *gateway) stop(again <-chan os.Signal) int {
 	d := g.cfg.Drain
+	g.drain.Lame(d.Delay.Std())
 	g.log.Info("draining", slog.Int("running", g.drain.Running()), slog.Duration("delay", d.Delay.Std()), slog.Duration("timeout", d.Timeout.Std()))
-	g.drain.Lame()
 	now := false
 	select {
 	case <-time.After(d.Delay.Std()):
@@ -148,6 +148,7 @@ func (g *gateway) stop(again <-chan os.Signal) int {
 		g.drain.Cut()
 		waitIdle(idle, settleTime, nil)
 	}
+	waitIdle(g.drain.Gone(), settleTime, nil) // WebSocket clients get a moment for their side of the close
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
 	for _, srv := range []*http.Server{g.api, g.admin} {

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"sluice/handlers"
@@ -32,17 +34,17 @@ type adapter interface {
 // factories is the explicit table of wire protocols. A new adapter is one folder
 // under providers and one row here.
 var factories = map[string]factory{
-	"openai": newOpenAI,
+	"openai":    newOpenAI,
+	"mii":       newMII,
+	"ollama":    newOllama,
+	"tgi":       newTGI,
+	"anthropic": newAnthropic,
+	"kserve":    newKServe,
+	"gemini":    newGemini,
 }
 
 // knownKinds lists the kinds of upstreams that there are adapters for.
-func knownKinds() []string {
-	kinds := make([]string, 0, len(factories))
-	for k := range factories {
-		kinds = append(kinds, k)
-	}
-	return kinds
-}
+func knownKinds() []string { return slices.Sorted(maps.Keys(factories)) }
 
 func newOpenAI(c *Config, u *Upstream, version string) adapter {
 	return openai.New(openai.Options{
@@ -160,9 +162,24 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Obse
 		},
 		WriteLimit: c.Timeouts.Write.Std(), Handback: back, BodyTime: c.Timeouts.RequestBody.Std(),
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
-		CORS:    handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
+		CORS:      handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
+		WebSocket: newWebSocket(&c.WebSocket), Tickets: newTickets(&c.WebSocket),
 		Proxies: proxies(c), Observer: o, Drain: d, Log: log,
 	})
+}
+
+func newWebSocket(w *WebSocket) handlers.WebSocket {
+	return handlers.WebSocket{
+		Origins: w.Origins, Ping: w.PingInterval.Std(), Pong: w.PongTimeout.Std(), Lanes: w.MaxLanes, Queued: w.MaxQueued,
+		SendQueue: int(w.SendQueue), Lifetime: w.Lifetime.Std(), Control: int64(w.ControlFrame),
+	}
+}
+
+// ticketsKept bounds what is remembered of spent tickets: some ten megabytes.
+const ticketsKept = 100_000
+
+func newTickets(w *WebSocket) *auth.Tickets {
+	return auth.NewTickets([]byte(w.TicketSecret.Reveal()), w.TicketLifetime.Std(), auth.NewSpentHere(ticketsKept))
 }
 
 func proxies(c *Config) []*net.IPNet {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -19,6 +20,7 @@ type body struct {
 	err   error // of the last read, kept
 	ended bool  // its end was seen
 	keep  bool  // the connection can serve again
+	over  bool  // the exchange was closed: what the connection brings is another's
 }
 
 // form is how a body tells its end (RFC 9112 section 6.3).
@@ -30,41 +32,50 @@ const (
 	chunked
 )
 
-func (b *body) begin(src io.Reader, h *head, method string) {
+// begin takes over what h left in its buffer. An error says that the body has no end
+// that one could rely on.
+func (b *body) begin(src io.Reader, h *head, method string) error {
 	b.src, b.buf, b.rest = src, h.buf, h.rest
 	b.keep = h.minor == '1' && !hasToken(h.header.Values("Connection"), "close")
-	b.frame(h, method)
-	if len(b.rest) == 0 {
+	if err := b.frame(h, method); err != nil || len(b.rest) == 0 {
 		b.release()
+		return err
 	}
+	return nil
 }
 
-func (b *body) frame(h *head, method string) {
+func (b *body) frame(h *head, method string) error {
 	coding, length := h.header.Values("Transfer-Encoding"), h.header.Values("Content-Length")
+	n, ok := oneLength(length)
 	switch {
+	case len(coding) > 0 && (len(coding) > 1 || !isWord(coding[0], "chunked")):
+		return malformed("Transfer-Encoding %.40q", strings.Join(coding, ", "))
+	case !ok:
+		return malformed("Content-Length %.40q", strings.Join(length, ", "))
 	case h.status == http.StatusNoContent || h.status == http.StatusNotModified || method == http.MethodHead:
 		b.finish()
-	case len(coding) == 1 && strings.EqualFold(coding[0], "chunked"):
-		b.form = chunked
-		b.keep = b.keep && len(length) == 0 // both: somebody in between may have read it otherwise
 	case len(coding) > 0:
-		b.fail(malformed("Transfer-Encoding %.40q", strings.Join(coding, ", ")))
+		b.form = chunked                    // in HTTP/1.0 too, whose connections are not kept (RFC 9112 section 6.1)
+		b.keep = b.keep && len(length) == 0 // both: somebody in between may have read it otherwise
 	case len(length) > 0:
-		n, ok := oneLength(length)
-		if !ok {
-			b.fail(malformed("Content-Length %.40q", strings.Join(length, ", ")))
-			return
-		}
 		if b.form, b.left = counted, n; n == 0 {
 			b.finish()
 		}
 	default:
 		b.form, b.keep = untilClose, false
 	}
+	return nil
 }
 
-// oneLength reads a length that may be repeated but not contradicted.
+// isWord compares without regard to the case of ASCII letters. strings.EqualFold also
+// takes the Kelvin sign for a k.
+func isWord(got, want string) bool { return len(got) == len(want) && strings.EqualFold(got, want) }
+
+// oneLength reads a length that may be repeated but not contradicted; none is 0.
 func oneLength(values []string) (n int64, ok bool) {
+	if len(values) == 0 {
+		return 0, true
+	}
 	for i, v := range values {
 		if v == "" || v[0] == '+' || v[0] == '-' || i > 0 && v != values[0] {
 			return 0, false
@@ -100,9 +111,18 @@ func (b *body) release() {
 	b.buf, b.rest = nil, nil
 }
 
+var errOver = errors.New("the answer was closed")
+
 // Read implements io.Reader. It reads the connection at most once for bytes that it
 // returns.
 func (b *body) Read(p []byte) (int, error) {
+	if b.over {
+		return 0, errOver
+	}
+	return b.read(p)
+}
+
+func (b *body) read(p []byte) (int, error) {
 	for b.err == nil && len(p) > 0 {
 		into := p
 		if b.form == counted {

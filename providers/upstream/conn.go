@@ -3,7 +3,6 @@ package upstream
 import (
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,7 +14,6 @@ type conn struct {
 	born   time.Time
 	idle   time.Time // when it was given back; guarded by its pool
 	reused bool
-	spoilt atomic.Bool // it cannot serve again
 }
 
 func newConn(nc net.Conn) *conn {
@@ -49,9 +47,10 @@ type pool struct {
 	size              int
 	timeout, lifetime time.Duration
 
-	mu    sync.Mutex
-	conns []*conn
-	sweep *time.Timer // armed while there are any
+	mu      sync.Mutex
+	conns   []*conn     // the longest idle one first
+	sweep   *time.Timer // armed while there are any
+	closing bool        // nothing is kept until the next call
 }
 
 // take returns an idle connection that looks alive, or nil.
@@ -72,19 +71,18 @@ func (p *pool) take() *conn {
 func (p *pool) pop() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.conns) - 1
-	if n < 0 {
-		return nil
-	}
-	c := p.conns[n]
-	p.conns[n] = nil
-	p.conns = p.conns[:n]
-	if p.expired(c, time.Now()) {
+	p.closing = false
+	for now := time.Now(); len(p.conns) > 0; {
+		n := len(p.conns) - 1
+		c := p.conns[n]
+		p.conns[n] = nil
+		p.conns = p.conns[:n]
+		if !p.expired(c, now) {
+			return c
+		}
 		c.cut()
-		p.expire() // those below it are older
-		return nil
 	}
-	return c
+	return nil
 }
 
 // give keeps c for the next exchange and reports whether there was room.
@@ -92,7 +90,7 @@ func (p *pool) give(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.idle = time.Now()
-	if len(p.conns) >= p.size || p.expired(c, c.idle) {
+	if p.closing || len(p.conns) >= p.size || p.expired(c, c.idle) {
 		return false
 	}
 	p.conns = append(p.conns, c)
@@ -133,9 +131,12 @@ func (p *pool) expire() {
 	p.conns = kept
 }
 
+// closeIdle also keeps those from being kept that are in use, unless the pool is asked
+// for one again.
 func (p *pool) closeIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closing = true
 	for _, c := range p.conns {
 		c.cut()
 	}

@@ -17,7 +17,7 @@ import (
 
 // rawServer speaks HTTP/1.1 with next to nothing in between: serve is called for
 // each request of each connection and reports whether the connection goes on.
-func rawServer(t *testing.T, serve func(conn *net.TCPConn, nth int) bool) (address string, posts *atomic.Int64) {
+func rawServer(t testing.TB, serve func(conn *net.TCPConn, nth int) bool) (address string, posts *atomic.Int64) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,6 +162,10 @@ func TestRequestIsNotRepeatedNeedlessly(t *testing.T) {
 		for name, second := range map[string]func(*net.TCPConn, context.CancelFunc){
 			"answered": func(conn *net.TCPConn, _ context.CancelFunc) {
 				_, _ = io.WriteString(conn, "HTTP/1.1 2")
+				_ = conn.CloseWrite()
+			},
+			"informed": func(conn *net.TCPConn, _ context.CancelFunc) {
+				_, _ = io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
 				_ = conn.CloseWrite()
 			},
 			"canceled": func(conn *net.TCPConn, cancel context.CancelFunc) {

@@ -15,6 +15,9 @@ const (
 	maxInterim = 8 // informational answers (RFC 9110 section 15.2) before the real one
 )
 
+// protocol is how every answer begins (RFC 9112 section 2.3).
+const protocol = "HTTP/1."
+
 // malformedError is an answer that is not HTTP/1 (RFC 9112).
 type malformedError struct{ what string }
 
@@ -32,8 +35,8 @@ type head struct {
 	status int
 	minor  byte // '0' or '1': the version is HTTP/1.x
 	header Header
-	buf    *[]byte // pooled; nil when nothing is left in it
-	rest   []byte  // of buf: the beginning of the body
+	buf    *[]byte // pooled; it holds rest unless a longer one was needed
+	rest   []byte  // the beginning of the body
 }
 
 var headBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
@@ -41,64 +44,99 @@ var headBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &
 // readHead reads up to the end of the first head that is not informational.
 func readHead(r io.Reader) (*head, error) {
 	p := headBuffers.Get().(*[]byte)
-	buf, have, seen := *p, 0, 0
-	fail := func(err error) (*head, error) {
+	reader := headReader{src: r, buf: *p}
+	h, err := reader.read()
+	if err != nil {
 		headBuffers.Put(p)
 		return nil, err
 	}
-	for interim := 0; ; {
-		if end := endOfHead(buf[:have], seen); end > 0 {
-			h, err := parseHead(string(buf[:end]))
-			if err != nil {
-				return fail(err)
+	h.buf = p
+	return h, nil
+}
+
+// headReader is the state of readHead.
+type headReader struct {
+	src     io.Reader
+	buf     []byte
+	have    int // bytes of buf that have been read
+	seen    int // and that hold no end of a head
+	interim int // heads passed over
+}
+
+func (r *headReader) read() (*head, error) {
+	for {
+		b := r.buf[:r.have]
+		if n := min(len(b), len(protocol)); string(b[:n]) != protocol[:n] {
+			return nil, malformed("it begins with %.20q", b) // who speaks something else may never end a line
+		}
+		end := endOfHead(b, r.seen)
+		if end == 0 {
+			if err := r.more(); err != nil {
+				return nil, err
 			}
-			if h.status >= 200 {
-				h.buf, h.rest = p, buf[end:have]
-				return h, nil
-			}
-			if interim++; h.status == 101 || interim > maxInterim {
-				return fail(malformed("status %d", h.status))
-			}
-			have = copy(buf, buf[end:have])
-			seen = 0
 			continue
 		}
-		seen = have
-		if have == len(buf) {
-			if have >= maxHead {
-				return fail(malformed("the head is longer than %d bytes", maxHead))
-			}
-			buf = append(buf, make([]byte, len(buf))...)
+		h, err := parseHead(string(b[:end]))
+		if err != nil {
+			return nil, err
 		}
-		n, err := r.Read(buf[have:])
-		have += n
-		if n == 0 && err != nil {
-			if have == 0 {
-				return fail(fmt.Errorf("%w: %w", errNothing, err))
-			}
-			return fail(fmt.Errorf("the connection ended within the head of an answer: %w", noEOF(err)))
+		if h.status >= 200 {
+			h.rest = b[end:]
+			return h, nil
 		}
+		// Nobody asked for another protocol, so what follows a 101 is none that is known here.
+		if r.interim++; h.status == 101 || r.interim > maxInterim {
+			return nil, malformed("status %d", h.status)
+		}
+		r.have, r.seen = copy(b, b[end:]), 0
 	}
 }
 
-// endOfHead finds the end of the empty line; seen bytes have been searched before.
+// more reads once, into a longer buffer if the present one is full.
+func (r *headReader) more() error {
+	r.seen = r.have
+	if r.have == len(r.buf) {
+		if r.have >= maxHead {
+			return malformed("the head is longer than %d bytes", maxHead)
+		}
+		r.buf = append(r.buf, make([]byte, len(r.buf))...)
+	}
+	n, err := r.src.Read(r.buf[r.have:])
+	r.have += n
+	switch {
+	case n > 0 || err == nil:
+		return nil
+	case r.have == 0 && r.interim == 0:
+		return fmt.Errorf("%w: %w", errNothing, err)
+	default:
+		return fmt.Errorf("the connection ended within the head of an answer: %w", noEOF(err))
+	}
+}
+
+// endOfHead finds the end of the first empty line; seen bytes have been searched
+// before. A bare LF ends a line too (RFC 9112 section 2.2). Which of the two comes
+// first must be told line by line: a body may hold the other one.
 func endOfHead(b []byte, seen int) int {
-	from := max(seen-3, 0)
-	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
-		return from + i + 4
+	for at := max(seen-2, 0); ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+		switch rest := b[at:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return at + 1
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return at + 2
+		}
 	}
-	// RFC 9112 section 2.2 allows a bare LF as the end of a line.
-	if i := bytes.Index(b[from:], []byte("\n\n")); i >= 0 {
-		return from + i + 2
-	}
-	return 0
 }
 
 // parseHead takes a head apart. The values share the memory of text.
 func parseHead(text string) (*head, error) {
 	line, text := cutLine(text)
 	h := &head{header: make(Header, 0, 12)}
-	if len(line) < 12 || line[:7] != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
+	if len(line) < 12 || line[:7] != protocol || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
 		return nil, malformed("it begins with %.20q", line)
 	}
 	for _, d := range []byte(line[9:12]) {
@@ -119,8 +157,8 @@ func parseHead(text string) (*head, error) {
 			return nil, malformed("the line %.40q", line)
 		}
 		value = strings.Trim(value, " \t")
-		if strings.ContainsAny(value, "\r\x00") {
-			return nil, malformed("the value of %s", name)
+		if !isValue(value) {
+			return nil, malformed("the value of %.40s", name)
 		}
 		h.header = append(h.header, Field{name, value})
 	}
@@ -132,18 +170,35 @@ func cutLine(text string) (line, rest string) {
 	return strings.TrimSuffix(line, "\r"), rest
 }
 
-// isToken checks a field's name (RFC 9110 section 5.6.2); a space before the colon or
-// a folded line fails here.
+// isToken checks the name of a field or method (RFC 9110 section 5.6.2). Of an answer's
+// lines, one with a space before the colon and a folded one fail here.
 func isToken(name string) bool {
 	for i := range len(name) {
-		c := name[i]
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+		if !tokenBytes[name[i]] {
 			return false
 		}
 	}
 	return name != ""
 }
+
+var tokenBytes = func() (is [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		is[c] = true
+	}
+	return is
+}()
+
+// isValue checks the value of a field (RFC 9110 section 5.5).
+func isValue(value string) bool {
+	for i := range len(value) {
+		if !isValueByte(value[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func isValueByte(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }
 
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -38,24 +38,27 @@ func (h Header) Values(name string) (values []string) {
 // "application/json", whatever its parameters.
 func (a *Answer) IsType(want string) bool {
 	got := a.Header.Get("Content-Type")
-	return len(got) >= len(want) && strings.EqualFold(got[:len(want)], want)
+	if len(got) < len(want) || !strings.EqualFold(got[:len(want)], want) {
+		return false
+	}
+	return len(got) == len(want) || strings.IndexByte("; \t,", got[len(want)]) >= 0
 }
 
 // decompress undoes a compression that was not asked for.
 func (a *Answer) decompress() (err error) {
-	switch e := strings.ToLower(a.Header.Get("Content-Encoding")); e {
+	switch e := strings.ToLower(strings.Join(a.Header.Values("Content-Encoding"), ", ")); e {
 	case "", "identity":
 		return nil
-	case "gzip":
+	case "gzip", "x-gzip":
 		a.Body = &lazyGzip{src: a.Body}
 		return nil
 	default:
-		return fmt.Errorf("unknown content encoding %q", e)
+		return fmt.Errorf("unknown content encoding %.40q", e)
 	}
 }
 
 // lazyGzip reads nothing before it is read: the head of an answer is a sign of life of
-// its own.
+// its own. An empty body is one without content.
 type lazyGzip struct {
 	src io.Reader
 	r   *gzip.Reader
@@ -64,6 +67,9 @@ type lazyGzip struct {
 func (z *lazyGzip) Read(p []byte) (int, error) {
 	if z.r == nil {
 		r, err := gzip.NewReader(z.src)
+		if err == io.EOF {
+			return 0, err
+		}
 		if err != nil {
 			return 0, fmt.Errorf("the body is no gzip: %w", err)
 		}

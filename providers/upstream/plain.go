@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net"
-	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -19,18 +14,16 @@ import (
 // spends two goroutines and four hand-overs on each exchange, which is most of what
 // a gateway adds to a short answer.
 type plain struct {
-	dialer *net.Dialer
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	host   string // host:port to dial
-	path   string // of the base URL, before a request's own
-	query  string
-	fixed  string // head lines of every request
+	layout *layout
 	pool   pool
 	slots  chan struct{} // nil: no bound
 }
 
 func newPlain(o Options, base *url.URL) *plain {
 	h := &plain{
-		dialer: o.dialer(), host: base.Host, path: base.EscapedPath(), query: base.RawQuery,
+		dial: o.dialer().DialContext, host: base.Host, layout: newLayout(base, o.Header),
 		pool: pool{size: o.IdleConns, timeout: o.IdleTimeout, lifetime: o.Lifetime},
 	}
 	if base.Port() == "" {
@@ -39,30 +32,8 @@ func newPlain(o Options, base *url.URL) *plain {
 	if o.MaxConns > 0 {
 		h.slots = make(chan struct{}, o.MaxConns)
 	}
-	host := base.Host
-	if v := o.Header.Get("Host"); v != "" {
-		host = v
-	}
-	h.fixed = "Host: " + host + "\r\nAccept-Encoding: identity\r\n" + fields(o.Header)
 	return h
 }
-
-// fields writes header lines in a fixed order. What would break out of its line has
-// been refused by the configuration; here it becomes a space.
-func fields(h http.Header) string {
-	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(h)) {
-		if k == "Host" {
-			continue
-		}
-		for _, v := range h[k] {
-			b.WriteString(k + ": " + lineBreaks.Replace(v) + "\r\n")
-		}
-	}
-	return b.String()
-}
-
-var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
 
 func (h *plain) closeIdle() { h.pool.closeIdle() }
 
@@ -115,7 +86,7 @@ func (h *plain) connect(ctx context.Context, kept *conn) (*conn, error) {
 	if kept != nil {
 		return kept, nil
 	}
-	nc, err := h.dialer.DialContext(ctx, "tcp", h.host)
+	nc, err := h.dial(ctx, "tcp", h.host)
 	if err != nil {
 		return nil, err
 	}
@@ -131,17 +102,9 @@ func (e *staleError) Unwrap() error { return e.error }
 func (h *plain) on(ctx context.Context, c *conn, r *Request) (*Answer, error) {
 	x := &exchange{plain: h, conn: c}
 	x.detach = context.AfterFunc(ctx, c.cut)
-	err := x.write(r)
-	nothing := err != nil
+	a, err := x.run(r)
 	if err == nil {
-		var h *head
-		if h, err = readHead(c); err == nil {
-			return x.answer(h, r.Method), nil
-		}
-		nothing = errors.Is(err, errNothing)
-	}
-	if nothing && c.reused {
-		err = &staleError{err}
+		return a, nil
 	}
 	x.detach()
 	c.cut()
@@ -155,7 +118,29 @@ type exchange struct {
 	conn   *conn
 	detach func() bool
 	upload chan struct{} // closed when a large body has been sent; nil: nothing is being sent
+	broken bool          // the request did not go out whole; guarded by upload
 	body   body
+}
+
+func (x *exchange) run(r *Request) (*Answer, error) {
+	failed := x.write(r)
+	if failed != nil && x.conn.reused {
+		return nil, &staleError{failed}
+	}
+	if failed != nil {
+		x.broken = true // what the server said before it closed is still read
+	}
+	h, err := readHead(x.conn)
+	switch {
+	case err == nil:
+		return x.answer(h, r.Method)
+	case failed != nil:
+		return nil, failed
+	case errors.Is(err, errNothing) && x.conn.reused:
+		return nil, &staleError{err}
+	default:
+		return nil, err
+	}
 }
 
 // inlineBody is how large a request body may be to be sent before the answer is
@@ -168,7 +153,7 @@ var requestBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); re
 // write sends the request. A large body is sent beside the caller.
 func (x *exchange) write(r *Request) error {
 	p := requestBuffers.Get().(*[]byte)
-	b := x.plain.appendHead((*p)[:0], r)
+	b := x.plain.layout.append((*p)[:0], r)
 	small := len(r.Body) <= inlineBody
 	if small {
 		b = append(b, r.Body...)
@@ -185,83 +170,41 @@ func (x *exchange) write(r *Request) error {
 	x.upload = done
 	go func() {
 		defer close(done)
-		if _, err := x.conn.Write(r.Body); err != nil {
-			x.conn.spoilt.Store(true) // the server may have answered early; what it said is still read
-		}
+		_, err := x.conn.Write(r.Body)
+		x.broken = err != nil // the server may have answered early; what it said is still read
 	}()
 	return nil
 }
 
-func (h *plain) appendHead(b []byte, r *Request) []byte {
-	b = append(b, r.Method...)
-	b = append(b, ' ')
-	b = append(b, h.path...)
-	b = append(b, joinQuery(r.Path, h.query)...)
-	b = append(b, " HTTP/1.1\r\n"...)
-	b = append(b, h.fixed...)
-	b = appendField(b, "Accept", r.Accept)
-	b = appendField(b, "Content-Type", r.ContentType)
-	if len(r.Header) > 0 {
-		b = append(b, fields(r.Header)...)
+func (x *exchange) answer(h *head, method string) (*Answer, error) {
+	if err := x.body.begin(x.conn, h, method); err != nil {
+		return nil, err
 	}
-	if len(r.Body) > 0 || r.Method == http.MethodPost {
-		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, int64(len(r.Body)), 10)
-		b = append(b, "\r\n"...)
-	}
-	return append(b, "\r\n"...)
-}
-
-func appendField(b []byte, name, value string) []byte {
-	if value == "" {
-		return b
-	}
-	b = append(append(b, name...), ": "...)
-	b = append(b, value...)
-	return append(b, "\r\n"...)
-}
-
-// joinQuery adds a query to a path that may have one.
-func joinQuery(path, query string) string {
-	switch {
-	case query == "":
-		return path
-	case strings.Contains(path, "?"):
-		return path + "&" + query
-	default:
-		return path + "?" + query
-	}
-}
-
-func (x *exchange) answer(h *head, method string) *Answer {
-	x.body.begin(x.conn, h, method)
-	return &Answer{Status: h.status, Header: h.header, Body: &x.body, end: x}
+	return &Answer{Status: h.status, Header: h.header, Body: &x.body, end: x}, nil
 }
 
 // close implements ending.
 func (x *exchange) close(finished bool) {
-	live := x.detach()
+	if x.body.over {
+		return // the connection is another's by now
+	}
+	x.body.over = true
+	live := x.detach() && x.sent()
 	switch {
 	case live && x.body.ended:
-		x.settle()
+		x.settle(x.body.keep)
 	case live && finished:
-		go func() {
-			x.drain()
-			x.settle()
-		}()
+		go x.drain()
 	default:
-		x.conn.cut()
-		x.settle()
+		x.settle(false)
 	}
 }
 
 // settle gives the connection back, or closes it.
-func (x *exchange) settle() {
-	c := x.conn
-	keep := x.body.ended && x.body.keep && !c.spoilt.Load() && x.sent()
+func (x *exchange) settle(keep bool) {
 	x.body.release()
-	if !keep || !x.plain.pool.give(c) {
-		c.cut()
+	if !keep || !x.plain.pool.give(x.conn) {
+		x.conn.cut()
 	}
 	x.join()
 	x.plain.leave()
@@ -270,11 +213,11 @@ func (x *exchange) settle() {
 // sent reports whether the whole request has gone out.
 func (x *exchange) sent() bool {
 	if x.upload == nil {
-		return true
+		return !x.broken
 	}
 	select {
 	case <-x.upload:
-		return !x.conn.spoilt.Load()
+		return !x.broken
 	default:
 		return false
 	}
@@ -287,12 +230,16 @@ func (x *exchange) join() {
 	}
 }
 
+// drain reads the tail of an answer and settles.
 func (x *exchange) drain() {
-	if x.conn.SetReadDeadline(time.Now().Add(drainTime)) != nil {
-		return
+	keep := false
+	if x.conn.SetReadDeadline(time.Now().Add(drainTime)) == nil {
+		_, _ = io.CopyN(io.Discard, readerFunc(x.body.read), drainBytes)
+		keep = x.body.ended && x.body.keep && x.conn.SetReadDeadline(time.Time{}) == nil
 	}
-	_, _ = io.CopyN(io.Discard, &x.body, drainBytes)
-	if x.conn.SetReadDeadline(time.Time{}) != nil {
-		x.conn.spoilt.Store(true)
-	}
+	x.settle(keep)
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

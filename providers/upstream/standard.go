@@ -138,6 +138,7 @@ func (s *standard) send(ctx context.Context, r *Request) (*http.Response, error)
 	}
 	maps.Copy(req.Header, s.header)
 	maps.Copy(req.Header, r.Header)
+	req.Host = s.header.Get("Host") // "" means that of the URL
 	setIf(req.Header, "Content-Type", r.ContentType)
 	setIf(req.Header, "Accept", r.Accept)
 	req.Header.Set("Accept-Encoding", "identity")

@@ -22,7 +22,7 @@ type Options struct {
 	Name    string // as errors name it
 	BaseURL string // absolute; the paths of requests are appended to its path
 	Query   map[string]string
-	Header  http.Header // what every request carries, credentials included
+	Header  http.Header // what every request carries, credentials included; a Host replaces that of BaseURL
 
 	Connect, TLS time.Duration // to dial (with DNS), to shake hands
 	MaxConns     int           // at once; further calls wait
@@ -50,20 +50,14 @@ type transport interface {
 }
 
 // New returns a client. Plain HTTP/1.1 goes over connections of its own; TLS, HTTP/2
-// and proxies over net/http.
+// and proxies over net/http. What is wrong with the options is told by Do.
 func New(o Options) *Client {
 	c := &Client{name: o.Name}
-	if c.base, c.err = url.Parse(strings.TrimRight(o.BaseURL, "/")); c.err != nil {
+	if c.base, c.err = o.base(); c.err != nil {
 		return c
 	}
-	if len(o.Query) > 0 {
-		q := c.base.Query()
-		for k, v := range o.Query {
-			q.Set(k, v)
-		}
-		c.base.RawQuery = q.Encode()
-	}
-	if c.base.Scheme == "http" && o.Proxy == nil {
+	ascii := isTarget(c.base.Host) // other names need what net/http knows of IDNA
+	if c.base.Scheme == "http" && o.Proxy == nil && ascii {
 		c.via = newPlain(o, c.base)
 	} else {
 		c.via = newStandard(o, c.base)
@@ -71,15 +65,31 @@ func New(o Options) *Client {
 	return c
 }
 
-// Request is one request. Body is sent as it is and never written to; it must stay
-// unchanged until the answer is closed.
-type Request struct {
-	Method      string
-	Path        string // appended to the path of the base URL; escaped, may end in a query
-	ContentType string // "" sends none
-	Accept      string
-	Header      http.Header // beyond those of the upstream; usually nil
-	Body        []byte
+// base is the URL that the paths of requests are appended to, without a slash at the
+// end of its path.
+func (o *Options) base() (*url.URL, error) {
+	u, err := url.Parse(o.BaseURL)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	u.RawPath = strings.TrimRight(u.EscapedPath(), "/")
+	u.Path, _ = url.PathUnescape(u.RawPath)
+	u.Fragment, u.RawFragment, u.ForceQuery = "", "", false
+	if len(o.Query) > 0 {
+		q := u.Query()
+		for k, v := range o.Query {
+			q.Set(k, v)
+		}
+		u.RawQuery = q.Encode()
+	}
+	switch {
+	case u.Hostname() == "":
+		return nil, errors.New("the base URL names no host")
+	case !isTarget(u.RawQuery):
+		return nil, errors.New("the query of the base URL is not escaped")
+	default:
+		return u, checkHeader(o.Header)
+	}
 }
 
 // Answer is the head of an upstream's answer, and its body. Close must be called
@@ -97,7 +107,7 @@ type Answer struct {
 // ending gives the connection of an exchange back, or cuts it.
 type ending interface{ close(finished bool) }
 
-// Close releases the upstream. finished says that the answer came to its true end:
+// Close releases the upstream. No Read may be running, and later ones fail. finished says that the answer came to its true end:
 // then the rest of the body, if there is one, is read beside the caller for at most
 // drainTime, and the connection is kept. An unfinished answer is cut.
 func (a *Answer) Close(finished bool) { a.end.close(finished) }
@@ -113,7 +123,13 @@ const (
 // the cause for which ctx ended.
 func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	if c.err != nil {
-		return nil, &providers.Error{Kind: providers.Internal, Target: c.name, Message: "the upstream's address cannot be used", Err: c.err}
+		return nil, &providers.Error{Kind: providers.Internal, Target: c.name, Message: "the upstream's address or headers cannot be used", Err: c.err}
+	}
+	if err := r.check(); err != nil {
+		return nil, &providers.Error{Kind: providers.Internal, Target: c.name, Message: "the request cannot be sent to the upstream as it is", Err: err}
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	a, err := c.via.exchange(ctx, r)
 	if err != nil {

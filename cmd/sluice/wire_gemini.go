@@ -1,0 +1,13 @@
+package main
+
+import "sluice/providers/gemini"
+
+func newGemini(c *Config, u *Upstream, version string) adapter {
+	g := &u.Gemini
+	return gemini.New(gemini.Options{
+		Upstream: newUpstream(c, u, version), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
+		Thinking: g.Thinking, Budgets: gemini.Budgets{Low: int64(g.ThinkingLow), Medium: int64(g.ThinkingMedium), High: int64(g.ThinkingHigh)},
+		Memory: int(g.SignatureMemory), Safety: g.Safety, FetchURLs: g.FetchURLs,
+		Drop: u.Unsupported == "drop", MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
+	})
+}
