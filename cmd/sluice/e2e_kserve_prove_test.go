@@ -31,21 +31,6 @@ import (
 // Triton (the binary in the package nvidia-pytriton) and Seldon's MLServer, both with
 // the models of testdata/kserve.
 
-// pythonWith is a virtual environment with the packages of a file of testdata/kserve.
-func pythonWith(t *testing.T, name string) string {
-	t.Helper()
-	requirements := "testdata/kserve/" + name + ".txt"
-	return installed(t, "kserve-"+name, toolVersion(t, "python3", "--version"), []string{requirements}, func(ctx context.Context, dir string) ([]byte, error) {
-		if output, err := exec.CommandContext(ctx, "python3", "-m", "venv", dir).CombinedOutput(); err != nil {
-			return output, err
-		}
-		pip := exec.CommandContext(ctx, filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet",
-			"--disable-pip-version-check", "--retries=1", "--requirement", requirements)
-		pip.WaitDelay = time.Second
-		return pip.CombinedOutput()
-	})
-}
-
 // unusedPorts returns loopback ports that were free a moment ago.
 func unusedPorts(t *testing.T, n int) []int {
 	t.Helper()
@@ -123,7 +108,7 @@ func allReady(base string, paths []string) bool {
 // notes that its caller has left.
 func startTriton(t *testing.T) (web, rpc, gone string) {
 	t.Helper()
-	venv := pythonWith(t, "triton")
+	venv := filepath.Dir(filepath.Dir(pythonWith(t, "kserve-triton", "testdata/kserve/triton.txt")))
 	ask := func(code string) string {
 		out, err := exec.Command(filepath.Join(venv, "bin", "python"), "-c", code).CombinedOutput()
 		if err != nil {
@@ -371,7 +356,7 @@ func cancels(t *testing.T, g *gatewayUnderTest, gone string) {
 }
 
 func TestRealMLServer(t *testing.T) {
-	venv := pythonWith(t, "mlserver")
+	venv := filepath.Dir(filepath.Dir(pythonWith(t, "kserve-mlserver", "testdata/kserve/mlserver.txt")))
 	models := filepath.Join(t.TempDir(), "models")
 	for _, name := range []string{"eye", "reader"} {
 		if err := copyTree(filepath.Join(models, name), filepath.Join("testdata", "kserve", "mlserver", name)); err != nil {
