@@ -157,7 +157,7 @@ func (c *clientWriter) arm() error {
 		return nil
 	}
 	slack, now := c.limit/10, Uptime()
-	if !c.multi && c.armed > 0 && now-c.armed < slack {
+	if !c.multi && c.armed != 0 && now-c.armed < slack {
 		return nil
 	}
 	c.armed = now

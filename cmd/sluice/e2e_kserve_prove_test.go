@@ -139,7 +139,8 @@ func startTriton(t *testing.T) (web, rpc, gone string) {
 	command := exec.Command(filepath.Join(home, "bin", "tritonserver"), "--model-repository="+repository, "--backend-directory="+backends,
 		"--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--http-port="+strconv.Itoa(ports[0]), "--grpc-port="+strconv.Itoa(ports[1]),
 		"--allow-metrics=false", "--exit-timeout-secs=5")
-	command.Env = append(clientEnv(), "PYTHONPATH="+site, "PYTHONDONTWRITEBYTECODE=1", "GONE="+gone,
+	// The backend's interpreter finds its packages by the first python in PATH.
+	command.Env = append(clientEnv(), "PATH="+filepath.Join(venv, "bin")+":"+os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1", "GONE="+gone,
 		"LD_LIBRARY_PATH="+strings.Join(append(libraries, libpython), ":"))
 	web, rpc = "http://127.0.0.1:"+strconv.Itoa(ports[0]), "http://127.0.0.1:"+strconv.Itoa(ports[1])
 	runServer(t, command, web, "eye", "reader", "writer")
@@ -368,7 +369,7 @@ func TestRealMLServer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(models, "settings.json"), []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command(filepath.Join(venv, "bin", "mlserver"), "start", models)
+	command := exec.Command(filepath.Join(venv, "bin", "python"), "-c", "from mlserver.cli import main; main()", "start", models)
 	command.Env = append(clientEnv(), "PYTHONDONTWRITEBYTECODE=1")
 	command.Dir = models
 	web, rpc := "http://127.0.0.1:"+strconv.Itoa(ports[0]), "http://127.0.0.1:"+strconv.Itoa(ports[1])

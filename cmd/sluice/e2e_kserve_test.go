@@ -194,7 +194,7 @@ func TestKServeChat(t *testing.T) {
 		if h := s.Headers()[0]; h.Get("Authorization") != "Bearer sk-upstream" {
 			t.Errorf("the server got %v", h)
 		}
-		text, err := sdkStream(t, sdk, openai.ChatCompletionRequest{Model: "writer", MaxTokens: 7, Messages: []openai.ChatCompletionMessage{{Role: "user", Content: "one two three END four"}}, Stop: []string{"END"}})
+		text, err := sdkStream(t, sdk, openai.ChatCompletionRequest{Model: "writer", MaxCompletionTokens: 7, Messages: []openai.ChatCompletionMessage{{Role: "user", Content: "one two three END four"}}, Stop: []string{"END"}})
 		if err != nil || text.text != "one two three " || text.finish != "stop" {
 			t.Errorf("%+v %v", text, err)
 		}

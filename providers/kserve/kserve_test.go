@@ -506,6 +506,14 @@ func TestModels(t *testing.T) {
 	}
 }
 
+// TestReadyNames: states as servers write them.
+func TestReadyNames(t *testing.T) {
+	got := readyNames([]index{{"triton", "READY"}, {"mlserver", "State.READY"}, {"silent", ""}, {"loading", "LOADING"}, {"gone", "State.UNAVAILABLE"}, {"", "READY"}})
+	if strings.Join(got, " ") != "triton mlserver silent" {
+		t.Errorf("%v", got)
+	}
+}
+
 // infer makes a request of the infer path.
 func infer(contentType string, body []byte) *providers.Request {
 	return &providers.Request{ID: "req_1", Op: providers.Passthrough, Path: "/models/alias/infer", ContentType: contentType, Body: body, Model: "alias", Choices: 1}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -100,7 +101,8 @@ func (h *overHTTP) list(ctx context.Context) ([]string, error) {
 func readyNames(all []index) []string {
 	var names []string
 	for _, m := range all {
-		if m.Name != "" && (m.State == "READY" || m.State == "") {
+		state := strings.TrimPrefix(m.State, "State.") // as MLServer writes it over gRPC
+		if m.Name != "" && (state == "READY" || state == "") {
 			names = append(names, m.Name)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // Options describe one upstream and bound the connections to it. Zero durations and
-// counts mean no bound.
+// a zero MaxConns mean no bound; zero IdleConns keeps none.
 type Options struct {
 	Name    string // as errors name it
 	BaseURL string // absolute; the paths of requests are appended to its path
