@@ -134,7 +134,7 @@ type CORS struct {
 }
 
 // exposed are the answer headers that a page may read.
-const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, openai-processing-ms, " +
+const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, x-sluice-dropped-params, openai-processing-ms, inference-header-content-length, " +
 	"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, " +
 	"x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 

@@ -47,8 +47,9 @@ var arrows = map[string][]string{
 
 // kits serve tests: any test may import them, and of the rest only those listed.
 var kits = map[string][]string{
-	"streaming/streamtest":   {"streaming/streamtest"},
-	"providers/providertest": {"providers/providertest", "cmd/wall"},
+	"streaming/streamtest":        {"streaming/streamtest"},
+	"providers/providertest":      {"providers/providertest", "cmd/wall"},
+	"providers/kserve/kservetest": {},
 }
 
 // doors say in which files a third party may be imported. A pattern without a

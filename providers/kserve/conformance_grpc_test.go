@@ -56,8 +56,8 @@ func (s *scripted) ModelStreamInfer(stream oip.GRPCInferenceService_ModelStreamI
 		if err := protojson.Unmarshal(line, m); err != nil {
 			return status.Error(codes.DataLoss, err.Error())
 		}
-		if err := stream.Send(m); err != nil {
-			return err
+		if err := stream.Send(m); err != nil { // the caller may have left before the last message
+			return s.wait(stream.Context())
 		}
 	}
 	if sc.Stop == providertest.BehindBody {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strings"
 
 	"sluice/providers"
 	"sluice/providers/upstream"
@@ -82,6 +83,10 @@ type target struct {
 
 func (t target) Stream(ctx context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {
 	return func(yield func([]streaming.Event, error) bool) {
+		if req.Op == providers.Passthrough && strings.HasSuffix(req.Path, "/infer") {
+			yield(nil, providers.Invalid("model", "The model "+req.Model+" takes no tensors: its upstream speaks OpenAI's API, not KServe's."))
+			return
+		}
 		resp, err := t.send(ctx, req, t.model)
 		if err != nil {
 			yield(nil, err)
