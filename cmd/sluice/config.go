@@ -171,7 +171,7 @@ func (k Key) Digest() (sum [sha256.Size]byte, ok bool) {
 // ones of [timeouts] hold.
 type Upstream struct {
 	Name         string            `toml:"name" example:"\"openai\"" doc:"Name in targets and logs: letters, digits, dot, dash, underscore."`
-	Kind         string            `toml:"kind" doc:"Wire protocol: \"openai\" is OpenAI and everything that speaks its API."`
+	Kind         string            `toml:"kind" doc:"Wire protocol: \"openai\" is OpenAI and everything that speaks its API; others are \"anthropic\", \"gemini\", \"kserve\" (Triton too), \"mii\", \"ollama\", \"tgi\"."`
 	BaseURL      string            `toml:"base_url" example:"\"https://api.openai.com/v1\"" doc:"Where its API begins, version included."`
 	APIKey       Secret            `toml:"api_key" group:"api_key" example:"\"${OPENAI_API_KEY}\"" doc:"Credential of the gateway at this upstream."`
 	APIKeyFile   string            `toml:"api_key_file" group:"api_key" example:"\"secrets/openai.key\"" doc:"Or a file that holds it."`

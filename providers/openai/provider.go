@@ -6,7 +6,6 @@ package openai
 
 import (
 	"context"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -171,20 +170,4 @@ func (p *Provider) send(ctx context.Context, req *providers.Request, model strin
 		r.Accept = "text/event-stream, application/json"
 	}
 	return p.up.Do(ctx, r)
-}
-
-// Replay returns a provider that answers every request with body, as if an upstream had
-// sent it as a stream of events: for measuring and for reading recorded answers.
-func Replay(opt Options, body io.Reader) providers.Provider {
-	p := New(opt)
-	return replay{p, body}
-}
-
-type replay struct {
-	*Provider
-	body io.Reader
-}
-
-func (r replay) Stream(_ context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {
-	return func(yield yielder) { r.relayEvents(req, r.body, prog, yield) }
 }
