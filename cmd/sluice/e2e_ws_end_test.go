@@ -47,7 +47,9 @@ func TestWebSocketCancel(t *testing.T) {
 				model := wallModel(key, tc.script)
 				c := g.dial(t)
 				c.create(t, "w", model, `,"max_tokens":1000`)
-				awaitCall(t, w, key, tc.reached)
+				if awaitCall(t, w, key, tc.reached).Tokens > 0 {
+					c.expect(t, "chunk", "w") // what was sent has arrived, and is counted
+				}
 				left := time.Now()
 				way.leave(t, c)
 				if way.end == "cancelled" {
