@@ -52,12 +52,17 @@ func (r *run) paced(ctx context.Context) error {
 // startOf spreads n starts over the ramp, at phases of the token period that
 // fill it evenly: streams in step would hand the target their tokens in bunches.
 func startOf(i, n int, period time.Duration) time.Duration {
-	_, phase := math.Modf(float64(i) * 0.6180339887)
 	at := Ramp * time.Duration(i) / time.Duration(max(n, 1))
 	if period <= 0 {
 		return at
 	}
-	return at.Truncate(period) + time.Duration(phase*float64(period))
+	return at.Truncate(period) + phase(i, period)
+}
+
+// phase is a part of period; those of successive i fill it evenly.
+func phase(i int, period time.Duration) time.Duration {
+	_, part := math.Modf(float64(i) * 0.6180339887)
+	return time.Duration(part * float64(period))
 }
 
 // closed keeps Workers busy: each sends its next call when the last has ended.
@@ -120,7 +125,7 @@ func (r *run) open(ctx context.Context) error {
 	warm := int(r.Warm.Seconds() * float64(r.Rate))
 	start := time.Now()
 	for i := range n + warm {
-		if err := sleep(ctx, time.Until(start.Add(time.Duration(i)*time.Second/time.Duration(r.Rate)))); err != nil {
+		if err := sleep(ctx, time.Until(start.Add(arrival(i, r.Rate)))); err != nil {
 			return err
 		}
 		wg.Go(func() { r.timed(ctx, &free, i, i >= warm) })
@@ -131,6 +136,14 @@ func (r *run) open(ctx context.Context) error {
 	}
 	r.res.TTFT50, r.res.TTFT99 = stat.Percentile(r.ttft, 50), stat.Percentile(r.ttft, 99)
 	return nil
+}
+
+// arrival spreads the starts of open over the time between two of them: where that is
+// also the time between two tokens, requests in step would all arrive together with a
+// token of every stream, and measure how long the target works on those.
+func arrival(i, rate int) time.Duration {
+	between := time.Second / time.Duration(rate)
+	return time.Duration(i)*between + phase(i, between)
 }
 
 func (r *run) timed(ctx context.Context, free *pool, i int, counts bool) {
