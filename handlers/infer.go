@@ -42,7 +42,7 @@ func (s *Server) infer(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	out := s.sink(c, req, nil)
+	out := s.sink(c, req)
 	defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
 	err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
 	switch {

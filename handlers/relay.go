@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"mime"
@@ -38,17 +37,9 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		ctx := c.Request().Context()
-		var over *streaming.Takeover
-		if s.mayTakeOver(c.Request(), req) {
-			var gone context.CancelCauseFunc
-			ctx, gone = context.WithCancelCause(ctx)
-			defer gone(nil)
-			over = &streaming.Takeover{Home: s.opt.Handback, Gone: gone}
-		}
-		out := s.sink(c, req, over)
+		out := s.sink(c, req)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-		err = s.answer(ctx, &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
+		err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
 		if !out.Started() {
 			c.Set(toldKey, true)
 			return err
@@ -69,20 +60,17 @@ func transport(req *providers.Request) string {
 	return "http"
 }
 
-// mayTakeOver reports whether the answer's connection can leave net/http: a stream over
-// plain HTTP/1.1 whose client keeps the connection.
-func (s *Server) mayTakeOver(r *http.Request, req *providers.Request) bool {
-	return s.opt.Handback != nil && req.Stream && req.Op != providers.Passthrough &&
-		r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor == 1 && !r.Close
-}
-
 // sink picks how the answer is written: as events, or as one body.
-func (s *Server) sink(c echo.Context, req *providers.Request, over *streaming.Takeover) sink {
-	w, major := c.Response().Writer, c.Request().ProtoMajor
+func (s *Server) sink(c echo.Context, req *providers.Request) sink {
+	w, r := c.Response().Writer, c.Request()
 	if !req.Stream || req.Op == providers.Passthrough {
-		return streaming.NewBody(w, major, dialect.NewWhole(req.Op, dialectOptions(req)), s.opt.WriteLimit)
+		return streaming.NewBody(w, r.ProtoMajor, dialect.NewWhole(req.Op, dialectOptions(req)), s.opt.WriteLimit)
 	}
-	return streaming.NewSSE(w, major, encoder(req, streaming.SSEFraming), s.opt.WriteLimit, over)
+	var conn *streaming.Conn
+	if r.ProtoAtLeast(1, 1) && r.ProtoMajor == 1 {
+		conn = streaming.ConnOf(r.Context())
+	}
+	return streaming.NewSSE(w, r.ProtoMajor, encoder(req, streaming.SSEFraming), s.opt.WriteLimit, conn)
 }
 
 func dialectOptions(req *providers.Request) dialect.Options {

@@ -37,8 +37,6 @@ type Options struct {
 	// Total bounds a whole answer by its model.
 	Total      func(ctx context.Context, model string) time.Duration
 	WriteLimit time.Duration // for one write to a client
-	// Handback, if not nil, serves connections again that long streams took from net/http.
-	Handback   *streaming.Handback
 	BodyTime   time.Duration // for a client to send its request body
 	Body       int64         // bytes of a request body
 	BodyVision int64         // bytes of a request body with images or a form

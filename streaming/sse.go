@@ -17,12 +17,11 @@ type SSE struct {
 }
 
 // NewSSE returns a sink for one answer. writeLimit bounds each write; protoMajor is
-// the client's HTTP version. over, which may be nil, lets the sink take the connection of
-// a long answer over from net/http: for HTTP/1.1 without TLS, and a client that wants to
-// keep the connection.
-func NewSSE(w http.ResponseWriter, protoMajor int, enc Encoder, writeLimit time.Duration, over *Takeover) *SSE {
+// the client's HTTP version. conn, which may be nil, is the client's connection, for a body
+// that HTTP/1.1 sends in chunks.
+func NewSSE(w http.ResponseWriter, protoMajor int, enc Encoder, writeLimit time.Duration, conn *Conn) *SSE {
 	s := &SSE{out: newClientWriter(w, protoMajor, writeLimit), enc: enc}
-	s.out.over = over
+	s.out.conn = conn
 	return s
 }
 

@@ -1,7 +1,6 @@
 package streaming
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +11,8 @@ import (
 )
 
 // clientWriter writes to one HTTP client: one write and one flush per call, each
-// bounded in time. Over HTTP/1.1 it may take the connection over from net/http and then
-// frames the chunks of the body (RFC 9112 section 7.1) itself.
+// bounded in time. Where it is given the connection it leaves the head of the answer to
+// net/http and frames the chunks of the body (RFC 9112 section 7.1) itself.
 type clientWriter struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
@@ -21,16 +20,8 @@ type clientWriter struct {
 	armed time.Duration // on the process's clock: when the deadline was last moved; 0: never
 	multi bool          // HTTP/2: an expired deadline resets an idle stream, so it is cleared after each write
 
-	over   *Takeover // nil: the connection stays with net/http
-	writes int
-	conn   *taken // once it has been taken over
-}
-
-// Takeover lets a sink take its connection over from net/http.
-type Takeover struct {
-	Home *Handback
-	// Gone is called, once and from another goroutine, when the client leaves before the end.
-	Gone func(error)
+	conn *Conn // nil: net/http writes everything
+	head bool  // has gone out
 }
 
 func newClientWriter(w http.ResponseWriter, protoMajor int, limit time.Duration) clientWriter {
@@ -47,14 +38,11 @@ const headroom = 10
 
 // write sends buf behind its headroom and may grow it.
 func (c *clientWriter) write(buf []byte) error {
-	if c.conn != nil {
+	if c.conn != nil && c.head {
 		return c.writeChunk(buf, "\r\n")
 	}
-	err := c.writeAll(buf[headroom:])
-	if err == nil && c.over != nil {
-		c.takeOver()
-	}
-	return err
+	c.head = true
+	return c.writeAll(buf[headroom:])
 }
 
 // writeAll sends b by net/http.
@@ -105,47 +93,25 @@ func putSize(room []byte, n int) (start int) {
 	return at
 }
 
-// takeOver takes the connection of an answer that has proved to be a long one. All that
-// net/http was given has gone out by then.
-func (c *clientWriter) takeOver() {
-	if c.writes++; c.writes < c.over.Home.After {
-		return
-	}
-	over := c.over
-	c.over = nil
-	conn, rw, err := c.rc.Hijack()
-	if err != nil {
-		return // a writer that cannot; it goes on as before
-	}
-	ahead, _ := rw.Peek(rw.Reader.Buffered())
-	c.conn, c.armed = over.Home.take(conn, bytes.Clone(ahead), over.Gone), 0
-}
-
-// finish writes the last of a complete answer.
+// finish writes the last of a complete answer and ends its body.
 func (c *clientWriter) finish(buf []byte) error {
-	if c.conn == nil {
-		c.over = nil
+	if c.conn == nil || !c.head {
 		return c.write(buf)
 	}
-	tail := "\r\n0\r\n\r\n"
-	if len(buf) == headroom { // an empty chunk would be the last one
-		buf, tail = buf[:0], "0\r\n\r\n"
-		return c.settle(c.pieces(c.conn, append(buf, tail...)))
+	var err error
+	if len(buf) > headroom {
+		err = c.writeChunk(buf, "\r\n0\r\n\r\n")
+	} else { // an empty chunk would be the last one
+		err = c.pieces(c.conn, lastChunk)
 	}
-	return c.settle(c.writeChunk(buf, tail))
-}
-
-func (c *clientWriter) settle(err error) error {
-	if err == nil {
-		c.conn.end()
-	}
+	c.conn.ended = err == nil
 	return err
 }
 
-// abandon cuts a connection whose answer does not end in order. One that is net/http's
-// is cut by it.
+// abandon cuts a connection whose answer does not end in order. One whose writes failed in
+// net/http is cut by it.
 func (c *clientWriter) abandon() {
-	if c.conn != nil {
+	if c.conn != nil && c.head {
 		_ = c.conn.Close()
 	}
 }

@@ -46,7 +46,6 @@ type Server struct {
 	ReadHeaderTimeout Duration `toml:"read_header_timeout" min:"1ms" doc:"Time for a client to send its request headers."`
 	IdleTimeout       Duration `toml:"idle_timeout" min:"1ms" doc:"How long an idle client connection is kept."`
 	HeapHeadroom      Size     `toml:"heap_headroom" max:"64GiB" doc:"How far a small heap grows before it is collected: memory for CPU. 0 is Go's own way; GOGC in the environment overrides it."`
-	TakeOverAfter     int      `toml:"take_over_after" min:"0" doc:"Writes after which a streamed answer leaves net/http's way of writing for a leaner one (plain HTTP/1.1 only); 0 is never."`
 	MaxHeader         Size     `toml:"max_header" min:"1KiB" max:"16MiB" doc:"Largest request header; beyond it 431."`
 }
 
@@ -248,7 +247,7 @@ const (
 func (s *Server) setDefaults() {
 	*s = Server{
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
-		ReadHeaderTimeout: 10 * second, IdleTimeout: 2 * minute, HeapHeadroom: 16 * mib, TakeOverAfter: 8, MaxHeader: 32 * kib,
+		ReadHeaderTimeout: 10 * second, IdleTimeout: 2 * minute, HeapHeadroom: 16 * mib, MaxHeader: 32 * kib,
 	}
 }
 

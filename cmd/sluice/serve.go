@@ -69,9 +69,9 @@ func (g *gateway) start(opts serveOptions) error {
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
-	back := newHandback(s, ln.Addr())
 	g.api = &http.Server{
-		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, back, g.log),
+		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, g.log),
+		ConnContext:       streaming.WithConn,
 		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
 		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
@@ -87,9 +87,6 @@ func (g *gateway) start(opts serveOptions) error {
 		g.log.Info("admin", slog.String("url", "http://"+admin.Addr().String()))
 	}
 	g.run(g.api, ln, s.TLSCert, s.TLSKey)
-	if back != nil {
-		g.run(g.api, back, "", "")
-	}
 	scheme := "http"
 	if s.TLSCert != "" {
 		scheme = "https"
@@ -101,22 +98,13 @@ func (g *gateway) start(opts serveOptions) error {
 	return nil
 }
 
-// newHandback is nil when connections stay with net/http: over TLS it alone knows the
-// connection, and an operator may want it so.
-func newHandback(s *Server, addr net.Addr) *streaming.Handback {
-	if s.TakeOverAfter == 0 || s.TLSCert != "" {
-		return nil
-	}
-	return streaming.NewHandback(addr, s.TakeOverAfter, s.IdleTimeout.Std())
-}
-
 func (g *gateway) run(srv *http.Server, ln net.Listener, cert, key string) {
 	go func() {
 		var err error
 		if cert != "" {
 			err = srv.ServeTLS(ln, cert, key)
 		} else {
-			err = srv.Serve(ln)
+			err = srv.Serve(streaming.Listen(ln))
 		}
 		if !errors.Is(err, http.ErrServerClosed) {
 			g.failed <- err

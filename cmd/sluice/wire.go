@@ -152,7 +152,7 @@ func newRouter(c *Config, catalog *router.Catalog) *router.Router {
 }
 
 // newHandlers wires the API.
-func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Observer, d *handlers.Drain, back *streaming.Handback, log *slog.Logger) *handlers.Server {
+func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Observer, d *handlers.Drain, log *slog.Logger) *handlers.Server {
 	catalog := newCatalog(c, opts.Version)
 	return handlers.New(handlers.Options{
 		Provider: newRouter(c, catalog), Catalog: catalog, Auth: keys,
@@ -160,7 +160,7 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Obse
 		Total: func(ctx context.Context, model string) time.Duration {
 			return catalog.Total(ctx, model, c.Timeouts.Total.Std(), c.Timeouts.TotalLocal.Std())
 		},
-		WriteLimit: c.Timeouts.Write.Std(), Handback: back, BodyTime: c.Timeouts.RequestBody.Std(),
+		WriteLimit: c.Timeouts.Write.Std(), BodyTime: c.Timeouts.RequestBody.Std(),
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
 		CORS:      handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
 		WebSocket: newWebSocket(&c.WebSocket), Tickets: newTickets(&c.WebSocket),
