@@ -52,7 +52,7 @@ func (r *Request) parseJSON(depth int) error {
 	for c.Object(); c.Key(); {
 		name := keyName(c.Name)
 		i := guardIndex(name)
-		span := c.Skip()
+		span := r.member(&c, name)
 		if i < 0 || c.Bad {
 			continue
 		}
@@ -114,8 +114,16 @@ func (r *Request) take(f *[len(guarded)]field) error {
 	if err := r.takeContent(messages, input); err != nil {
 		return err
 	}
-	r.Reasoning = effort.seen && thinks(effort.span.Of(r.Body)) || reasoning.seen && r.thinksIn(reasoning.span)
-	return r.takeChoices(n)
+	r.Reasoning = effort.seen && thinks(effort.span.Of(r.Body))
+	if !r.Reasoning && reasoning.seen {
+		r.Reasoning = r.thinksIn(reasoning.span)
+		r.asks.object = r.Reasoning
+	}
+	if err := r.takeChoices(n); err != nil {
+		return err
+	}
+	r.asks.finish(r)
+	return nil
 }
 
 // thinks reports whether a value of effort asks the model to think.

@@ -23,6 +23,8 @@ type Model struct {
 	Created int64 // unix seconds
 	OwnedBy string
 	Raw     []byte
+	// Capabilities are for readers of a catalog; Listers leave them empty.
+	Capabilities Capabilities
 }
 
 // Lister is a Provider that can say which models its upstream has.

@@ -54,6 +54,7 @@ type Request struct {
 	PresentAs string
 
 	model, streamOptions, includeUsage jsonscan.Span
+	asks                               asks
 }
 
 // With returns a shallow copy that asks for another model name in the answer.

@@ -18,25 +18,21 @@ func NewChat(f streaming.Framing, o Options) streaming.Encoder {
 }
 
 // NewCompletions encodes a stream of text_completion chunks. Reasoning has no place
-// in them and is left out; a tool call is an error.
+// in them and is left out, unless it is presented inside the text; a tool call is an error.
 func NewCompletions(f streaming.Framing, o Options) streaming.Encoder {
 	return newChunks(f, o, form{
 		own: streaming.Completions, object: "text_completion", nothing: `"text":""`,
 	})
 }
 
-// appendText adds the member of a choice that carries text or reasoning.
-func (s *chunks) appendText(dst []byte, ev *streaming.Event) []byte {
+// appendContent adds the member of a choice that carries text.
+func (s *chunks) appendContent(dst []byte, text string) []byte {
 	if !s.roles {
 		dst = append(dst, `"text":`...)
-		return jsonscan.AppendQuote(dst, ev.Text)
+		return jsonscan.AppendQuote(dst, text)
 	}
-	if ev.Kind == streaming.Reasoning {
-		dst = append(dst, `"delta":{"reasoning_content":`...)
-	} else {
-		dst = append(dst, `"delta":{"content":`...)
-	}
-	dst = jsonscan.AppendQuote(dst, ev.Text)
+	dst = append(dst, `"delta":{"content":`...)
+	dst = jsonscan.AppendQuote(dst, text)
 	return append(dst, '}')
 }
 

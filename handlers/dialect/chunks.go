@@ -38,6 +38,8 @@ const maxPeeks = 4
 // choice is how far one choice has come.
 type choice struct {
 	begun, done bool
+	thinking    bool             // a block of reasoning is open inside the text
+	answering   bool             // a payload with text and no reasoning has come
 	tools       map[int]struct{} // calls whose id and name the client has
 }
 
@@ -77,14 +79,18 @@ func (s *chunks) appendRaw(dst []byte, ev *streaming.Event) []byte {
 	if s.head == nil {
 		s.nameAfter(ev.Raw)
 	}
+	raw := ev.Raw
 	if c := s.choice(ev.Index); c != nil {
+		if s.opts.thoughts != apart && s.roles {
+			dst, raw = s.presentRaw(dst, c, ev)
+		}
 		c.begun = true
 		if ev.Stop != "" || ev.Kind == streaming.Stop {
 			s.finish(c)
 		}
 	}
 	dst = append(dst, s.framing.Before...)
-	dst = appendLine(dst, ev.Raw)
+	dst = appendLine(dst, raw)
 	return append(dst, s.framing.After...)
 }
 
@@ -145,10 +151,15 @@ func (s *chunks) appendTyped(dst []byte, ev *streaming.Event) ([]byte, error) {
 		dst = append(dst, `"delta":{"role":"assistant","content":"","refusal":null}`...)
 		dst = s.close(dst, "")
 	}
-	if ev.Text != "" && (ev.Kind == streaming.Text || s.roles && ev.Kind == streaming.Reasoning) {
+	dst = s.endThought(dst, c, ev)
+	if ev.Text != "" && (ev.Kind == streaming.Text || ev.Kind == streaming.Reasoning && (s.roles || s.opts.thoughts == inline)) {
 		c.begun = true
 		dst = s.open(dst, ev.Index)
-		dst = s.appendText(dst, ev)
+		if ev.Kind == streaming.Reasoning {
+			dst = s.appendThought(dst, c, ev.Text)
+		} else {
+			dst = s.appendContent(dst, ev.Text)
+		}
 		dst = s.close(dst, "")
 	}
 	if ev.Tool != nil {

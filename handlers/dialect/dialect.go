@@ -27,6 +27,8 @@ type Options struct {
 	WantsUsage bool
 	// Choices is how many choices were asked for; 0 means 1.
 	Choices int
+	// thoughts is how reasoning is presented, as a Meta event says.
+	thoughts thoughts
 	// Error returns the JSON object that stands inside the error envelope,
 	// {"message":…,"type":…,"param":…,"code":…}. Nil means one plain server error.
 	Error func(error) []byte
@@ -58,6 +60,7 @@ func (o *Options) describe(m *streaming.MetaData) {
 	if m.Model != "" {
 		o.Model = m.Model
 	}
+	o.thoughts = thoughtsOf(m.Header, o.thoughts)
 }
 
 // appendHead adds the members that every object of an answer begins with, in

@@ -147,7 +147,7 @@ func (s *whole) appendChoice(dst []byte, index int, a *answer) []byte {
 	dst = strconv.AppendInt(dst, int64(index), 10)
 	if s.op == providers.Completions {
 		dst = append(dst, `,"text":`...)
-		dst = jsonscan.AppendQuote(dst, string(a.text))
+		dst = jsonscan.AppendQuote(dst, s.textOf(a))
 	} else {
 		dst = append(dst, `,"message":`...)
 		dst = s.appendMessage(dst, index, a)
@@ -163,16 +163,13 @@ func (s *whole) appendChoice(dst []byte, index int, a *answer) []byte {
 
 func (s *whole) appendMessage(dst []byte, index int, a *answer) []byte {
 	dst = append(dst, `{"role":"assistant","content":`...)
-	if len(a.text) == 0 && len(a.tools) > 0 {
+	if text := s.textOf(a); text == "" && len(a.tools) > 0 {
 		dst = append(dst, "null"...)
 	} else {
-		dst = jsonscan.AppendQuote(dst, string(a.text))
+		dst = jsonscan.AppendQuote(dst, text)
 	}
 	dst = append(dst, `,"refusal":null,"annotations":[]`...)
-	if len(a.reasoning) > 0 {
-		dst = append(dst, `,"reasoning_content":`...)
-		dst = jsonscan.AppendQuote(dst, string(a.reasoning))
-	}
+	dst = s.appendReasoning(dst, a)
 	for n, i := range sortedKeys(a.tools) {
 		if n == 0 {
 			dst = append(dst, `,"tool_calls":[`...)

@@ -1,7 +1,6 @@
 package anthropic
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -65,32 +64,8 @@ func TestThinkingThatCannotComeBack(t *testing.T) {
 		if _, err := collect(t, tg.play(t, first, stream)); err != nil {
 			t.Fatal(err)
 		}
-		if got := tg.memory.recall("toolu_01", "m"); got != nil {
+		if got := tg.memory.Recall("toolu_01", "m"); got != nil {
 			t.Errorf("%s: %+v", name, got)
 		}
-	}
-}
-
-func TestMemoryIsBounded(t *testing.T) {
-	const each = keptOverhead + 2 + 1 + 100
-	m := newMemory(10 * each)
-	signature := strings.Repeat("s", 100)
-	for i := range 20 {
-		m.keep(fmt.Sprintf("%02d", i), "m", []block{{Type: "thinking", Signature: signature}})
-		if m.recall("00", "m") == nil {
-			t.Fatalf("what is asked for goes before what is not, at %d", i)
-		}
-	}
-	if m.size > m.most || len(m.calls) != 10 || m.order.Len() != 10 || m.recall("05", "m") != nil || m.recall("19", "m") == nil {
-		t.Errorf("size %d, %d calls, %d in order", m.size, len(m.calls), m.order.Len())
-	}
-	m.keep("19", "m", nil)
-	m.keep("", "m", nil)
-	m.keep("large", "m", []block{{Data: strings.Repeat("x", 100*each)}})
-	if len(m.calls) != 10 {
-		t.Errorf("%d calls", len(m.calls))
-	}
-	if none := newMemory(0); none.recall("x", "m") != nil {
-		t.Error("an empty memory recalls")
 	}
 }

@@ -151,7 +151,7 @@ func (a *request) assistant(at string, m *message) error {
 		if err != nil {
 			return err
 		}
-		thought := a.memory.recall(c.ID, a.model)
+		thought := a.memory.Recall(c.ID, a.model)
 		if i == 0 {
 			blocks = slices.Concat(thought, blocks)
 		} else {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -13,49 +11,18 @@ import (
 	"sluice/providers/upstream"
 )
 
-// Bounds of a list of models.
-const (
-	maxModelPage  = 8 << 20 // bytes
-	maxModelPages = 20
-)
-
 // Models asks the upstream which models it has; those that it calls retired are left out.
 func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
-	var all []providers.Model
-	after := ""
-	for range maxModelPages {
-		list, next, err := p.modelPage(ctx, after)
-		if err != nil {
-			return nil, fmt.Errorf("listing models: %w", err)
-		}
-		if all = append(all, list...); next == "" {
-			return all, nil
-		}
-		after = next
-	}
-	return all, nil
+	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal(a) }}
+	return pages.Models(ctx)
 }
 
-func (p *Provider) modelPage(ctx context.Context, after string) (list []providers.Model, next string, err error) {
+func modelsBehind(after string) string {
 	path := "/models?limit=1000"
 	if after != "" {
 		path += "&after_id=" + url.QueryEscape(after)
 	}
-	resp, err := p.up.Do(ctx, &upstream.Request{Method: http.MethodGet, Path: path, Accept: "application/json"})
-	if err != nil {
-		return nil, "", err
-	}
-	read := false
-	defer func() { resp.Close(read) }()
-	if resp.Status != http.StatusOK {
-		return nil, "", p.refusal(resp)
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxModelPage))
-	if err != nil {
-		return nil, "", err
-	}
-	read = true
-	return parseModels(text)
+	return path
 }
 
 func parseModels(text []byte) (list []providers.Model, next string, err error) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sluice/providers"
+	"sluice/providers/kit"
 	"sluice/providers/upstream"
 	"sluice/streaming"
 )
@@ -51,17 +52,20 @@ type Budgets struct{ Low, Medium, High int64 }
 
 // Provider talks to one upstream. It is safe for concurrent use.
 type Provider struct {
-	opt    Options
-	name   string
-	up     *upstream.Client
-	memory *memory
+	opt  Options
+	name string
+	up   *upstream.Client
+	// memory keeps the thinking that led to a tool call: the API wants it unchanged and
+	// signed. What is not found is left out of the request, which the API takes when it is
+	// left out as a whole.
+	memory *kit.Memory[[]block]
 }
 
 // New returns a provider that dials nothing until it is used.
 func New(opt Options) *Provider {
 	opt.Upstream.BaseURL = withPath(opt.Upstream.BaseURL, "/v1")
 	opt.Upstream.Header = opt.sign()
-	return &Provider{opt: opt, name: opt.Upstream.Name, up: upstream.New(opt.Upstream), memory: newMemory(opt.Memory)}
+	return &Provider{opt: opt, name: opt.Upstream.Name, up: upstream.New(opt.Upstream), memory: kit.NewMemory[[]block](opt.Memory)}
 }
 
 // withPath adds a path to a URL that has none.
@@ -94,11 +98,16 @@ func (o *Options) sign() http.Header {
 
 // Target returns a Provider that asks this upstream for one model, whatever name the
 // caller used.
-func (p *Provider) Target(model string) providers.Provider { return target{p, model} }
+func (p *Provider) Target(model string) providers.Provider {
+	t := target{Provider: p, model: model}
+	t.can = t.capabilities()
+	return t
+}
 
 type target struct {
 	*Provider
 	model string
+	can   providers.Capabilities
 }
 
 // yielder is what a stream hands its batches to.

@@ -2,7 +2,6 @@ package anthropic
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 
@@ -73,7 +72,8 @@ func (t target) relay(a *request, body io.Reader, prog *streaming.Progress, yiel
 	for !r.done {
 		got, err := frames.Next()
 		if err != nil {
-			return r.end(err, yield)
+			r.end(err, yield)
+			return false
 		}
 		batch, fault := r.read(got)
 		if (len(batch) > 0 || fault == nil) && !yield(batch, nil) {
@@ -87,16 +87,16 @@ func (t target) relay(a *request, body io.Reader, prog *streaming.Progress, yiel
 	return true
 }
 
-// end judges the end of the body before message_stop. Behind a stop_reason nothing of
-// the answer can be missing.
-func (r *reader) end(err error, yield yielder) bool {
-	if r.stop == "" {
-		yield(nil, r.ended(err))
-		return false
-	}
+// end tells that the body ended before message_stop, which alone ends an answer: also
+// behind a stop_reason. What that said of the cost is told before.
+func (r *reader) end(err error, yield yielder) {
 	r.batch.Reset()
-	r.finish()
-	return yield(r.batch.Events(), nil) && errors.Is(err, io.EOF)
+	if r.counts.final && r.counts.told {
+		r.batch.Add(streaming.Event{Kind: streaming.Usage, Usage: r.counts.usage()})
+	}
+	if batch := r.batch.Events(); len(batch) == 0 || yield(batch, nil) {
+		yield(nil, r.ended(err))
+	}
 }
 
 // read turns frames into a batch; the error stands behind the events before it.
@@ -237,7 +237,7 @@ func (r *reader) callTool(o *open, v *content) error {
 	r.calls++
 	r.batch.Add(streaming.Event{Kind: streaming.ToolCall, Tool: &streaming.ToolDelta{Index: o.call, ID: id, Name: name}})
 	if led := r.thought.take(); len(led) > 0 {
-		r.memory.keep(id, r.model, led)
+		r.memory.Keep(id, r.model, led, sizeOf(led))
 	}
 	return nil
 }

@@ -79,3 +79,14 @@ func (t *thought) take() []block {
 	}
 	return blocks
 }
+
+// sizeOf is how many bytes of text thinking has.
+func sizeOf(blocks []block) (n int) {
+	for i := range blocks {
+		n += len(blocks[i].Data) + len(blocks[i].Signature)
+		if blocks[i].Thinking != nil {
+			n += len(*blocks[i].Thinking)
+		}
+	}
+	return n
+}

@@ -98,12 +98,16 @@ var refusals = []providertest.Refusal{
 
 func TestConformance(t *testing.T) { suite.Run(t) }
 
-func BenchmarkStream(b *testing.B) {
-	suite.Bench(b, func(events int) []byte {
-		pieces := make([]string, events)
-		for i := range pieces {
-			pieces[i] = " token"
-		}
-		return transcript(pieces...)
-	}, 0)
+// tokens is an answer of so many pieces of text.
+func tokens(events int) []byte {
+	pieces := make([]string, events)
+	for i := range pieces {
+		pieces[i] = " token"
+	}
+	return transcript(pieces...)
 }
+
+// A read costs one allocation, for the texts that it brought.
+func TestAllocations(t *testing.T) { suite.Allocations(t, tokens, 1) }
+
+func BenchmarkStream(b *testing.B) { suite.Bench(b, tokens, 0) }

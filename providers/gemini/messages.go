@@ -63,6 +63,7 @@ type pending struct {
 
 // converse translates the messages.
 func (r *request) converse() error {
+	r.asked.TakeMedia()
 	list, err := r.asked.Messages()
 	if err != nil {
 		return err
@@ -119,6 +120,9 @@ func (r *request) instruct(m *ask.Message) error {
 		if p.Image != nil {
 			return r.asked.CannotRead(p.Image.Param, "an image as a system message")
 		}
+		if p.Media != nil {
+			return r.asked.CannotRead(p.Media.Param, "a file as a system message")
+		}
 		if p.Text == "" {
 			continue
 		}
@@ -161,6 +165,8 @@ func (r *request) parts(m *ask.Message) (parts []part, err error) {
 				return nil, err
 			}
 			parts = append(parts, one)
+		case p.Media != nil:
+			parts = append(parts, part{Inline: &blob{MIME: p.Media.Type, Data: p.Media.Data}})
 		case p.Text != "":
 			parts = append(parts, part{Text: p.Text})
 		}
@@ -214,7 +220,7 @@ func (r *request) model(m *ask.Message) (open pending, err error) {
 		if !ok {
 			return open, providers.Invalid(m.Param+".tool_calls", m.Param+".tool_calls: the arguments of "+c.Name+" must be a JSON object for this model.")
 		}
-		p := part{Call: &functionCall{Name: c.Name, Args: args}, Signature: r.memory.recall(c.ID, r.target.model)}
+		p := part{Call: &functionCall{Name: c.Name, Args: args}, Signature: r.memory.Recall(c.ID, r.target.model)}
 		if p.Signature == "" && i == 0 && r.signed { // of parallel calls only the first is signed
 			p.Signature = skipSignature
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,49 +12,18 @@ import (
 	"sluice/providers/upstream"
 )
 
-// Bounds of a list of models.
-const (
-	maxModelPage  = 8 << 20 // bytes
-	maxModelPages = 20
-)
-
 // Models asks the upstream which models it has that answer or embed.
 func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
-	var all []providers.Model
-	token := ""
-	for range maxModelPages {
-		list, next, err := p.modelPage(ctx, token)
-		if err != nil {
-			return nil, fmt.Errorf("listing models: %w", err)
-		}
-		if all = append(all, list...); next == "" {
-			return all, nil
-		}
-		token = next
-	}
-	return all, nil
+	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal(a) }}
+	return pages.Models(ctx)
 }
 
-func (p *Provider) modelPage(ctx context.Context, token string) (list []providers.Model, next string, err error) {
+func modelsBehind(token string) string {
 	path := "/models?pageSize=1000"
 	if token != "" {
 		path += "&pageToken=" + url.QueryEscape(token)
 	}
-	resp, err := p.up.Do(ctx, &upstream.Request{Method: http.MethodGet, Path: path, Accept: "application/json"})
-	if err != nil {
-		return nil, "", err
-	}
-	read := false
-	defer func() { resp.Close(read) }()
-	if resp.Status != http.StatusOK {
-		return nil, "", p.refusal(resp)
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxModelPage))
-	if err != nil {
-		return nil, "", err
-	}
-	read = true
-	return parseModels(text)
+	return path
 }
 
 func parseModels(text []byte) (list []providers.Model, next string, err error) {

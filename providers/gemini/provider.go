@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sluice/providers"
+	"sluice/providers/kit"
 	"sluice/providers/upstream"
 	"sluice/streaming"
 )
@@ -49,16 +50,19 @@ type Budgets struct{ Low, Medium, High int64 }
 
 // Provider talks to one upstream. It is safe for concurrent use.
 type Provider struct {
-	opt    Options
-	name   string
-	host   string // of the server, whose files callers may name
-	up     *upstream.Client
-	memory *memory
+	opt  Options
+	name string
+	host string // of the server, whose files callers may name
+	up   *upstream.Client
+	// memory keeps the signatures of function calls: models from version 3 on refuse a call
+	// without one. What is not found is replaced by the word with which the API lets calls
+	// of strangers pass.
+	memory *kit.Memory[string]
 }
 
 // New returns a provider that dials nothing until it is used.
 func New(opt Options) *Provider {
-	p := &Provider{name: opt.Upstream.Name, memory: newMemory(opt.Memory)}
+	p := &Provider{name: opt.Upstream.Name, memory: kit.NewMemory[string](opt.Memory)}
 	if u, err := url.Parse(opt.Upstream.BaseURL); err == nil {
 		p.host = u.Host
 		if strings.Trim(u.Path, "/") == "" {
@@ -87,11 +91,16 @@ func (o *Options) sign() http.Header {
 
 // Target returns a Provider that asks this upstream for one model, whatever name the
 // caller used.
-func (p *Provider) Target(model string) providers.Provider { return target{p, model} }
+func (p *Provider) Target(model string) providers.Provider {
+	t := target{Provider: p, model: model}
+	t.can = t.capabilities()
+	return t
+}
 
 type target struct {
 	*Provider
 	model string
+	can   providers.Capabilities
 }
 
 // path is where a method of the model is called.

@@ -112,7 +112,7 @@ func TestSignatures(t *testing.T) {
 			if err != nil || signature != "" && !strings.Contains(got, `"name":"f","args":{}},`+signature+`},{"functionCall":{"name":"g","args":{}}}]`) || signature == "" && strings.Contains(got, "thoughtSignature") {
 				t.Errorf("%s, %d: %s, %v", model, i, got, err)
 			}
-			tg.memory.keep("c1", model, "Sig")
+			tg.memory.Keep("c1", model, "Sig", 3)
 		}
 		tg.model = "gemini-9"
 		if got, _ := contents(t, tg, loop); strings.Contains(got, "Sig\"") {
@@ -172,6 +172,27 @@ func TestStopInEveryChunk(t *testing.T) {
 	}
 	if strings.Count(stream, "STOP") != 3 || text != "abc" || stops != 1 {
 		t.Errorf("%q, %d stops", text, stops)
+	}
+}
+
+// TestCutWithinAnEvent: the reasons before it do not make an answer whole whose body ends
+// within an event.
+func TestCutWithinAnEvent(t *testing.T) {
+	stream := strings.ReplaceAll(string(transcript("a", "b", "c")), `"role":"model"},"index"`, `"role":"model"},"finishReason":"STOP","index"`)
+	at := strings.LastIndex(stream, "data:")
+	for cut := at + 1; cut < len(stream)-2; cut++ {
+		var last error
+		for batch, err := range play(parsed(t, providers.Chat, `{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}`), streaming.NewProgress(time.Now()), strings.NewReader(stream[:cut])) {
+			for i := range batch {
+				if batch[i].Stop != "" {
+					t.Fatalf("a Stop behind %q", stream[at:cut])
+				}
+			}
+			last = err
+		}
+		if e := providers.AsError(last); e == nil || e.Kind != providers.Truncated {
+			t.Fatalf("behind %q: %v", stream[at:cut], last)
+		}
 	}
 }
 
@@ -293,23 +314,6 @@ func TestEmbeddingsFail(t *testing.T) {
 			t.Errorf("%s: %v", body, err)
 		}
 		srv.Close()
-	}
-}
-
-func TestMemoryIsBounded(t *testing.T) {
-	const each = keptOverhead + 2 + 1 + 100
-	m := newMemory(10 * each)
-	signature := strings.Repeat("s", 100)
-	for i := range 20 {
-		m.keep(fmt.Sprintf("%02d", i), "m", signature)
-		if m.recall("00", "m") == "" {
-			t.Fatalf("what is asked for goes before what is not, at %d", i)
-		}
-	}
-	m.keep("19", "m", "other")
-	m.keep("large", "m", strings.Repeat("x", 100*each))
-	if m.size > m.most || len(m.calls) != 10 || m.order.Len() != 10 || m.recall("05", "m") != "" || m.recall("19", "m") != signature {
-		t.Errorf("size %d, %d calls, %d in order", m.size, len(m.calls), m.order.Len())
 	}
 }
 

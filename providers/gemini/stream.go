@@ -66,6 +66,9 @@ func (t target) relay(ask *request, body io.Reader, prog *streaming.Progress, yi
 	for {
 		got, err := frames.Next()
 		if err != nil {
+			if errors.Is(err, io.EOF) && frames.Unfinished() {
+				err = io.ErrUnexpectedEOF
+			}
 			return r.end(err, bare.caught, yield)
 		}
 		batch, fault := r.read(got)
@@ -263,7 +266,9 @@ func (r *reader) call(o *choice, index int) {
 	}
 	o.calls++
 	o.some = true
-	r.memory.keep(t.ID, r.model, text(r.piece.signature))
+	if signature := text(r.piece.signature); signature != "" {
+		r.memory.Keep(t.ID, r.model, signature, len(signature))
+	}
 	r.batch.Add(streaming.Event{Kind: streaming.ToolCall, Index: index, Tool: t})
 }
 

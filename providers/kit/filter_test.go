@@ -272,6 +272,55 @@ func FuzzFilters(f *testing.F) {
 	})
 }
 
+// split is what a block of thoughts means, over the whole text.
+func split(text string, begun bool) (thought, answer string) {
+	body := strings.TrimLeft(text, white)
+	if !begun {
+		var is bool
+		if body, is = strings.CutPrefix(body, "<think>"); !is {
+			return "", text
+		}
+	}
+	thought, answer, _ = strings.Cut(strings.TrimLeft(body, white), "</think>")
+	return thought, strings.TrimLeft(answer, white)
+}
+
+// FuzzThink: wherever the pieces begin, thoughts and answer are those of the plain
+// definition.
+func FuzzThink(f *testing.F) {
+	for _, s := range []string{"<think>a</think>b", " \n<think>\n\n</think>\n\nx<think>", "<think>a</thi", "<thin", "\t \n", "Hi </think>", "<think></th</think> \u00e9", ""} {
+		f.Add(s, []byte{1, 6, 2, 3})
+	}
+	f.Fuzz(func(t *testing.T, all string, cuts []byte) {
+		for _, begun := range []bool{false, true} {
+			k, got := Think{Begun: begun}.Splitter(7), map[streaming.Kind]string{}
+			var events []streaming.Event
+			for rest, i := all, 0; rest != ""; i++ {
+				n := len(rest)
+				if i < len(cuts) {
+					n = min(max(int(cuts[i]), 1), n)
+				}
+				if k.Passes(rest[:n]) {
+					events = append(events, text(7, rest[:n])...)
+				} else {
+					events = k.Push(events, rest[:n])
+				}
+				rest = rest[n:]
+			}
+			for _, ev := range k.Rest(events) {
+				if ev.Text == "" || ev.Index != 7 || ev.Kind == streaming.Reasoning && got[streaming.Text] != "" {
+					t.Errorf("%q: event %+v behind %q", all, ev, got)
+				}
+				got[ev.Kind] += ev.Text
+			}
+			thought, answer := split(all, begun)
+			if got[streaming.Reasoning] != thought || got[streaming.Text] != answer {
+				t.Errorf("%q became %q, want %q and %q", all, got, thought, answer)
+			}
+		}
+	})
+}
+
 func BenchmarkFilters(b *testing.B) {
 	batch := text(0, " token")
 	for name, f := range map[string]filter{"stop": stopping("\n\n", "END", "###", "</s>"), "think": Think{}.Filter, "trim": trimming("</s>")} {

@@ -20,14 +20,8 @@ type Think struct {
 // Filter returns src with the text inside the blocks as Reasoning. What is held because
 // it may be a part of a mark does not survive an error.
 func (k Think) Filter(src streaming.Stream) streaming.Stream {
-	if k.Open == "" {
-		k.Open = "<think>"
-	}
-	if k.Close == "" {
-		k.Close = "</think>"
-	}
 	return func(yield func([]streaming.Event, error) bool) {
-		f := &thinkFilter{Think: k, choices: map[int]*thinkChoice{}}
+		f := &thinkFilter{Think: k, choices: map[int]*Splitter{}}
 		for batch, err := range src {
 			if err != nil {
 				yield(nil, err)
@@ -48,15 +42,64 @@ func (k Think) Filter(src streaming.Stream) streaming.Stream {
 // thinkFilter is one filtered answer.
 type thinkFilter struct {
 	Think
-	choices map[int]*thinkChoice
+	choices map[int]*Splitter
 	out     []streaming.Event
 }
 
-// thinkChoice is how far one choice has come.
-type thinkChoice struct {
-	at    place
-	held  string
-	index int
+func (f *thinkFilter) event(ev *streaming.Event) {
+	if !ev.Kind.Commits() {
+		f.out = append(f.out, *ev)
+		return
+	}
+	c := f.choices[ev.Index]
+	if c == nil {
+		c = f.Splitter(ev.Index)
+		f.choices[ev.Index] = c
+	}
+	if ev.Kind != streaming.Text {
+		f.out = append(c.Rest(f.out), *ev)
+		return
+	}
+	if c.Passes(ev.Text) {
+		f.out = append(f.out, *ev)
+		return
+	}
+	f.out = c.Push(f.out, ev.Text)
+	if ev.Stop != "" {
+		f.out = append(c.Rest(f.out), streaming.Event{Kind: streaming.Stop, Index: ev.Index, Stop: ev.Stop})
+	}
+}
+
+func (f *thinkFilter) flush(yield func([]streaming.Event, error) bool) bool {
+	f.out = f.out[:0]
+	for _, index := range slices.Sorted(maps.Keys(f.choices)) {
+		f.out = f.choices[index].Rest(f.out)
+	}
+	return len(f.out) == 0 || yield(f.out, nil)
+}
+
+// Splitter splits the text of one choice, which comes in pieces. It is used by one
+// goroutine at a time.
+type Splitter struct {
+	open, close string
+	index       int
+	at          place
+	held        string
+}
+
+// Splitter returns the splitter of one choice.
+func (k Think) Splitter(index int) *Splitter {
+	s := &Splitter{open: k.Open, close: k.Close, index: index}
+	if s.open == "" {
+		s.open = "<think>"
+	}
+	if s.close == "" {
+		s.close = "</think>"
+	}
+	if k.Begun {
+		s.at = openSpace
+	}
+	return s
 }
 
 // place is where in a choice its text is.
@@ -70,109 +113,80 @@ const (
 	outside                 // in the answer: nothing is looked for any more
 )
 
-func (f *thinkFilter) event(ev *streaming.Event) {
-	if !ev.Kind.Commits() {
-		f.out = append(f.out, *ev)
-		return
+// Passes reports whether the next piece, which is not empty, is a part of the answer as
+// it stands: it need not be pushed. Once that is so it stays so.
+func (s *Splitter) Passes(text string) bool {
+	if s.at == atStart && s.held == "" && !s.begins(text) {
+		s.at = outside
 	}
-	c := f.choices[ev.Index]
-	if c == nil {
-		c = &thinkChoice{index: ev.Index}
-		if f.Begun {
-			c.at = openSpace
-		}
-		f.choices[ev.Index] = c
-	}
-	if ev.Kind != streaming.Text {
-		f.rest(c)
-		f.out = append(f.out, *ev)
-		return
-	}
-	if c.at == atStart && c.held == "" && !f.begins(ev.Text) {
-		c.at = outside
-	}
-	if c.at == outside {
-		f.out = append(f.out, *ev)
-		return
-	}
-	f.text(c, ev.Text)
-	if ev.Stop != "" {
-		f.rest(c)
-		f.out = append(f.out, streaming.Event{Kind: streaming.Stop, Index: ev.Index, Stop: ev.Stop})
-	}
+	return s.at == outside
 }
 
 // begins reports whether the beginning of a choice could be that of a block.
-func (f *thinkFilter) begins(text string) bool {
+func (s *Splitter) begins(text string) bool {
 	body := strings.TrimLeft(text, white)
-	return strings.HasPrefix(body, f.Open) || strings.HasPrefix(f.Open, body)
+	return strings.HasPrefix(body, s.open) || strings.HasPrefix(s.open, body)
 }
 
 const white = " \t\r\n"
 
-// text walks through the places that a piece leads over.
-func (f *thinkFilter) text(c *thinkChoice, text string) {
-	text = c.held + text
-	c.held = ""
+// Push takes the next piece and appends what is certain of it to dst, as events without
+// Raw. What could still become a mark is held; nothing else is.
+func (s *Splitter) Push(dst []streaming.Event, text string) []streaming.Event {
+	text = s.held + text
+	s.held = ""
 	for text != "" {
-		switch c.at {
+		switch s.at {
 		case atStart:
 			body := strings.TrimLeft(text, white)
 			switch {
-			case strings.HasPrefix(body, f.Open):
-				c.at, text = openSpace, body[len(f.Open):]
-			case strings.HasPrefix(f.Open, body): // also of white space alone
-				c.held = strings.Clone(text)
-				return
+			case strings.HasPrefix(body, s.open):
+				s.at, text = openSpace, body[len(s.open):]
+			case strings.HasPrefix(s.open, body): // also of white space alone
+				s.held = strings.Clone(text)
+				return dst
 			default:
-				c.at = outside
+				s.at = outside
 			}
 		case openSpace, closeSpace:
 			if text = strings.TrimLeft(text, white); text != "" {
-				c.at++
+				s.at++
 			}
 		case inside:
-			text = f.think(c, text)
+			dst, text = s.think(dst, text)
 		case outside:
-			f.add(c, streaming.Text, text)
-			return
+			return s.add(dst, streaming.Text, text)
 		}
 	}
+	return dst
 }
 
 // think passes on thoughts and returns what stands behind their end.
-func (f *thinkFilter) think(c *thinkChoice, text string) (rest string) {
-	if before, after, found := strings.Cut(text, f.Close); found {
-		f.add(c, streaming.Reasoning, before)
-		c.at = closeSpace
-		return after
+func (s *Splitter) think(dst []streaming.Event, text string) (_ []streaming.Event, rest string) {
+	if before, after, found := strings.Cut(text, s.close); found {
+		s.at = closeSpace
+		return s.add(dst, streaming.Reasoning, before), after
 	}
-	hold := heldBack(text, f.Close)
-	f.add(c, streaming.Reasoning, text[:len(text)-hold])
-	c.held = strings.Clone(text[len(text)-hold:])
-	return ""
+	hold := heldBack(text, s.close)
+	s.held = strings.Clone(text[len(text)-hold:])
+	return s.add(dst, streaming.Reasoning, text[:len(text)-hold]), ""
 }
 
-// rest passes on what was held, for nothing follows that could make a mark of it.
-func (f *thinkFilter) rest(c *thinkChoice) {
-	kind := streaming.Text
-	if c.at == inside {
-		kind = streaming.Reasoning
+// Rest appends what was held to dst, for nothing follows that could make a mark of it.
+func (s *Splitter) Rest(dst []streaming.Event) []streaming.Event {
+	if s.held == "" {
+		return dst
 	}
-	f.add(c, kind, c.held)
-	c.held = ""
+	kind, text := streaming.Reasoning, s.held
+	if s.held = ""; s.at == atStart { // the answer has begun with it
+		kind, s.at = streaming.Text, outside
+	}
+	return s.add(dst, kind, text)
 }
 
-func (f *thinkFilter) add(c *thinkChoice, kind streaming.Kind, text string) {
-	if text != "" {
-		f.out = append(f.out, streaming.Event{Kind: kind, Index: c.index, Text: text})
+func (s *Splitter) add(dst []streaming.Event, kind streaming.Kind, text string) []streaming.Event {
+	if text == "" {
+		return dst
 	}
-}
-
-func (f *thinkFilter) flush(yield func([]streaming.Event, error) bool) bool {
-	f.out = f.out[:0]
-	for _, index := range slices.Sorted(maps.Keys(f.choices)) {
-		f.rest(f.choices[index])
-	}
-	return len(f.out) == 0 || yield(f.out, nil)
+	return append(dst, streaming.Event{Kind: kind, Index: s.index, Text: text})
 }

@@ -106,13 +106,17 @@ func httpSuite(t testing.TB) providertest.Suite {
 
 func TestConformanceHTTP(t *testing.T) { httpSuite(t).Run(t) }
 
-func BenchmarkStreamHTTP(b *testing.B) {
-	httpSuite(b).Bench(b, func(events int) []byte {
-		var out strings.Builder
-		for range events {
-			out.WriteString("data: {\"model_name\":\"m\",\"model_version\":\"1\",\"text_output\":\" word\"}\n\n")
-		}
-		out.WriteString("data: {\"model_name\":\"m\",\"model_version\":\"1\",\"text_output\":\"\",\"finish_reason\":\"stop\"}\n\n")
-		return []byte(out.String())
-	}, 1)
+// tokens is an answer of so many pieces of text.
+func tokens(events int) []byte {
+	var out strings.Builder
+	for range events {
+		out.WriteString("data: {\"model_name\":\"m\",\"model_version\":\"1\",\"text_output\":\" word\"}\n\n")
+	}
+	out.WriteString("data: {\"model_name\":\"m\",\"model_version\":\"1\",\"text_output\":\"\",\"finish_reason\":\"stop\"}\n\n")
+	return []byte(out.String())
 }
+
+// An event costs one allocation, for its text.
+func TestAllocationsHTTP(t *testing.T) { httpSuite(t).Allocations(t, tokens, 1) }
+
+func BenchmarkStreamHTTP(b *testing.B) { httpSuite(b).Bench(b, tokens, 1) }

@@ -247,28 +247,35 @@ func (g *overGRPC) generate(ctx context.Context, c *call, take func(*answer) boo
 	if err != nil {
 		return g.fault(err)
 	}
-	for {
+	return g.relay(s, take)
+}
+
+// relay hands on the answers of a stream.
+func (g *overGRPC) relay(s stream, take func(*answer) bool) error {
+	for marked := g.PlainStreams; ; {
 		resp, err := s.recv()
 		if err != nil {
-			return g.streamEnd(err, take)
+			return g.streamEnd(err, marked, take)
 		}
 		a, err := readMessage(resp)
 		if err != nil {
 			return g.strange(err)
 		}
-		if !take(a) || a.final {
+		marked = marked || a.final
+		if a.final = false; !take(a) {
 			return nil
 		}
 	}
 }
 
-// streamEnd judges the end of a stream without a final answer.
-func (g *overGRPC) streamEnd(err error, take func(*answer) bool) error {
+// streamEnd judges the end of a stream: the status OK, which is io.EOF here, behind the
+// mark of the last answer as far as the server sets one.
+func (g *overGRPC) streamEnd(err error, marked bool, take func(*answer) bool) error {
 	told := new(errInStream)
 	switch {
 	case errors.As(err, &told):
 		return g.toldFault(told.text)
-	case errors.Is(err, io.EOF) && g.PlainStreams:
+	case errors.Is(err, io.EOF) && marked:
 		take(&answer{final: true})
 		return nil
 	}

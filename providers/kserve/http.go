@@ -291,32 +291,48 @@ func (h *overHTTP) events(c *call, body io.Reader, take func(*answer) bool) (fin
 	reader, malformed := generatedReader{wanted: c.outputs}, 0
 	for {
 		got, err := frames.Next()
-		switch large := new(streaming.FrameTooLargeError); {
-		case errors.As(err, &large):
-			return false, &providers.Error{Kind: providers.EventTooLarge, Target: h.name, Message: large.Error()}
-		case errors.Is(err, io.EOF):
-			take(&answer{final: true})
-			return true, nil
-		case err != nil:
-			return false, h.broken(err)
+		if err != nil {
+			return h.end(err, frames.Unfinished(), take)
 		}
 		for i := range got {
 			a, err := reader.read(got[i].Data)
-			switch {
-			case errors.Is(err, errReported):
-				return false, &providers.Error{Kind: providers.UpstreamFailed, Target: h.name, Message: upstream.ReadWords(got[i].Data).Message}
-			case err != nil:
-				c.progress.AddMalformed()
-				if malformed++; malformed >= maxMalformed {
-					return false, &providers.Error{Kind: providers.Protocol, Target: h.name, Message: fmt.Sprintf("the upstream sent %d malformed events in a row", maxMalformed)}
+			if err == nil {
+				malformed = 0
+				if a.more = i+1 < len(got); !take(a) {
+					return false, nil
 				}
 				continue
 			}
-			malformed = 0
-			if !take(a) {
-				return false, nil
+			if reader.answer.more {
+				reader.answer.more = false
+				if !take(&answer{}) { // what came before it waits no longer
+					return false, nil
+				}
+			}
+			if errors.Is(err, errReported) {
+				return false, &providers.Error{Kind: providers.UpstreamFailed, Target: h.name, Message: upstream.ReadWords(got[i].Data).Message}
+			}
+			c.progress.AddMalformed()
+			if malformed++; malformed >= maxMalformed {
+				return false, &providers.Error{Kind: providers.Protocol, Target: h.name, Message: fmt.Sprintf("the upstream sent %d malformed events in a row", maxMalformed)}
 			}
 		}
+	}
+}
+
+// end judges the end of a stream.
+func (h *overHTTP) end(err error, unfinished bool, take func(*answer) bool) (finished bool, fault error) {
+	large := new(streaming.FrameTooLargeError)
+	switch {
+	case errors.As(err, &large):
+		return false, &providers.Error{Kind: providers.EventTooLarge, Target: h.name, Message: large.Error()}
+	case !errors.Is(err, io.EOF):
+		return false, h.broken(err)
+	case unfinished:
+		return false, h.broken(io.ErrUnexpectedEOF)
+	default:
+		take(&answer{final: true})
+		return true, nil
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/kit/ask"
 	"sluice/providers/kit/pixels"
 	"sluice/providers/kit/rpc"
 	"sluice/providers/upstream"
@@ -134,8 +135,7 @@ func (t target) answer(ctx context.Context, req *providers.Request, prog *stream
 	case req.Op == providers.Embeddings:
 		return t.embed(ctx, req, m, yield)
 	case req.Op != providers.Chat && req.Op != providers.Completions:
-		return &providers.Error{Kind: providers.NotFound, Target: t.name,
-			Message: fmt.Sprintf("The model %q cannot be asked at %s: its upstream is of kind %s.", req.Model, req.Path, kind)}
+		return ask.NotServed(req, kind)
 	case m.generates():
 		return t.write(ctx, req, m, prog, yield)
 	default:

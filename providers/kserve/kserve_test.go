@@ -364,6 +364,27 @@ func TestWriterOnce(t *testing.T) {
 	})
 }
 
+// TestCutWithinAnEvent: a model that tells no reason to end ends with the body, but not
+// within an event.
+func TestCutWithinAnEvent(t *testing.T) {
+	m := writerSchema(t)
+	m.Outputs = m.Outputs[:1]
+	p := newProvider("http://127.0.0.1:1", nil, m)
+	req, err := providers.Parse(providers.Chat, "/chat/completions", "application/json", []byte(`{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}`), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := "data: {\"text_output\":\"a\"}\n\n", "data: {\"text_output\":\"b\"}\n\n"
+	for cut := range len(second) + 1 {
+		p.via = &bodyTransport{&overHTTP{Options: &p.opt}, strings.NewReader(first + second[:cut])}
+		_, events, err := listen(t, p.Target("m").Stream(t.Context(), req, streaming.NewProgress(time.Now())))
+		whole := cut == 0 || cut == len(second)
+		if e := providers.AsError(err); whole && (err != nil || events[len(events)-1].Stop != "stop") || !whole && (e == nil || e.Kind != providers.Truncated) {
+			t.Errorf("behind %q: %v", second[:cut], err)
+		}
+	}
+}
+
 // TestRefusedRequests lists requests that get 400 before anything is sent; each names
 // the field and the model.
 func TestRefusedRequests(t *testing.T) {

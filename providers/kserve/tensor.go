@@ -44,6 +44,7 @@ type output struct {
 type answer struct {
 	tensors []tensor
 	final   bool
+	more    bool // others have come together with it: it waits for them
 }
 
 // find returns a tensor by name, nil when it did not come.

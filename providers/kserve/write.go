@@ -131,7 +131,8 @@ type writer struct {
 	err   error
 }
 
-// take passes on one answer and reports whether more is wanted.
+// take passes on one answer, with those that have come together with it, and reports
+// whether more is wanted.
 func (w *writer) take(a *answer) bool {
 	for i := range w.model.Outputs {
 		o := &w.model.Outputs[i]
@@ -146,7 +147,7 @@ func (w *writer) take(a *answer) bool {
 	if a.final && w.err == nil {
 		w.finish()
 	}
-	if len(w.batch) > 0 {
+	if len(w.batch) > 0 && (!a.more || w.err != nil) {
 		w.left = !w.yield(w.batch, nil)
 		w.batch = w.batch[:0]
 	}

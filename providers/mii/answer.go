@@ -2,7 +2,9 @@ package mii
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"sluice/providers/kit"
 	"sluice/streaming"
@@ -16,10 +18,12 @@ type answer struct {
 	progress *streaming.Progress
 
 	begun bool // the server may have got the call
-	over  bool // the true end was seen
+	over  bool // the server has said why the answer ends: it generates no more
 	known bool // the server has told its counts
 	usage streaming.UsageData
-	batch [3]streaming.Event
+	batch [2]streaming.Event
+
+	finish string // why it ends
 }
 
 // filter takes off what the server leaves on, and ends choices at stop sequences.
@@ -57,29 +61,36 @@ func (a *answer) events(yield func([]streaming.Event, error) bool) {
 	}
 	receive, err := a.via.stream(ctx, a.job)
 	a.begun = err == nil
-	for err == nil && !left && !a.over {
+	for err == nil && !left {
 		var r reply
-		if r, err = receive(); err == nil {
+		if r, err = receive(); err == nil && !a.over {
 			left = !yield(a.token(r), nil)
 		}
 	}
-	if err != nil {
+	switch {
+	case left:
+	case errors.Is(err, io.EOF) && a.over:
+		yield(a.end(), nil)
+	case errors.Is(err, io.EOF):
+		yield(nil, a.opt.unfinished())
+	default:
 		yield(nil, err)
 	}
 }
 
-// token makes the events of one message.
+// token makes the events of one message. That the answer has ended is told when the call
+// has ended well too: until then it may still fail.
 func (a *answer) token(r reply) []streaming.Event {
 	a.count(r)
-	batch := a.batch[:0]
-	if r.text != "" {
-		batch = append(batch, streaming.Event{Kind: streaming.Text, Text: r.text})
+	a.over, a.finish = r.finish != "", r.finish
+	if r.text == "" {
+		return nil
 	}
-	if r.finish == "" {
-		return batch
-	}
-	a.over = true
-	batch = append(batch, streaming.Event{Kind: streaming.Stop, Stop: r.finish})
+	return append(a.batch[:0], streaming.Event{Kind: streaming.Text, Text: r.text})
+}
+
+func (a *answer) end() []streaming.Event {
+	batch := append(a.batch[:0], streaming.Event{Kind: streaming.Stop, Stop: a.finish})
 	if a.known {
 		batch = append(batch, streaming.Event{Kind: streaming.Usage, Usage: &a.usage})
 	}

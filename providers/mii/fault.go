@@ -24,10 +24,6 @@ var quoted = regexp.MustCompile(`details = "((?:[^"\\]|\\.)*)"`)
 func (g *overGRPC) fault(err error) *providers.Error {
 	e := rpc.Fault(g.Upstream.Name, service, err)
 	s := status.Convert(err)
-	if e.Kind == providers.Truncated {
-		e.Message = "the upstream ended the stream without a finish_reason: its model has failed, or was silent for too long"
-		return e
-	}
 	text := s.Message()
 	if s.Code() == codes.Unavailable && (strings.Contains(text, "write tcp") || strings.Contains(text, "read tcp")) {
 		e.Kind, e.Status, e.Message, e.Err = providers.Unreachable, 0, "the upstream could not be reached", errors.New(text)
@@ -50,6 +46,12 @@ func (g *overGRPC) fault(err error) *providers.Error {
 		e.Kind, e.Message = providers.TooLarge, "The prompt is larger than the upstream takes in one message."
 	}
 	return e
+}
+
+// unfinished is the error for a stream that ended well and without a reason to end.
+func (o *Options) unfinished() *providers.Error {
+	return &providers.Error{Kind: providers.Truncated, Target: o.Upstream.Name,
+		Message: "the upstream ended the stream without a finish_reason: its model has failed, or was silent for too long"}
 }
 
 // isTooLong finds the refusal of a prompt that leaves no room for an answer.

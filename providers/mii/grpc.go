@@ -2,7 +2,9 @@ package mii
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -94,17 +96,24 @@ func (g *overGRPC) stream(ctx context.Context, j *job) (receive func() (reply, e
 	if err != nil {
 		return nil, g.fault(err)
 	}
+	return g.receiver(s), nil
+}
+
+func (g *overGRPC) receiver(s grpc.ClientStream) func() (reply, error) {
 	if g.Generation == V01 {
 		m := &wire.GenerationReply{}
-		return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readV01(m) }) }, nil
+		return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readV01(m) }) }
 	}
 	m := &wire.MultiGenerationReply{}
-	return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readCurrent(m) }) }, nil
+	return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readCurrent(m) }) }
 }
 
 // one receives one message, which is about the one prompt of a stream.
 func (g *overGRPC) one(s grpc.ClientStream, m proto.Message, read func() ([]reply, error)) (reply, error) {
-	if err := s.RecvMsg(m); err != nil {
+	switch err := s.RecvMsg(m); {
+	case errors.Is(err, io.EOF):
+		return reply{}, io.EOF
+	case err != nil:
 		return reply{}, g.fault(err)
 	}
 	replies, err := read()

@@ -90,7 +90,8 @@ type Provider struct {
 type transport interface {
 	// whole asks once for an answer to each prompt.
 	whole(ctx context.Context, j *job) ([]reply, error)
-	// stream asks for the first prompt. Each call of receive waits for one message.
+	// stream asks for the first prompt. Each call of receive waits for one message; its
+	// io.EOF says that the server has ended the stream, and calls it a success.
 	stream(ctx context.Context, j *job) (receive func() (reply, error), err error)
 	// reach reports whether a server answers.
 	reach(ctx context.Context) error

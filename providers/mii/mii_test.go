@@ -250,6 +250,16 @@ func TestUnstopped(t *testing.T) {
 	}
 }
 
+// An answer whose connection breaks behind its reason to end, before the call has ended
+// well, is cut.
+func TestBrokenBehindTheEnd(t *testing.T) {
+	script := &providertest.Script{Body: []byte(message("a", "none", 1) + message("", "stop", 1)), Break: true}
+	h := hear(t, open(t, options(t, serve(t, script))).Target("m"), chat(t, `,"stream":true`))
+	if h.err == nil || h.err.Kind != providers.Truncated || h.stop != "" {
+		t.Errorf("%+v", h)
+	}
+}
+
 // Calls beyond the bound fail at once instead of waiting without a word.
 func TestMaxCalls(t *testing.T) {
 	script := &providertest.Script{Stop: providertest.BeforeHeaders, Stopped: make(chan struct{}), Gone: make(chan struct{})}

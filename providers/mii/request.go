@@ -35,8 +35,7 @@ type job struct {
 // read makes a job of a caller's request.
 func (o *Options) read(req *providers.Request, model string) (*job, error) {
 	if req.Op != providers.Chat && req.Op != providers.Completions {
-		return nil, &providers.Error{Kind: providers.NotFound, Message: fmt.Sprintf(
-			"The upstream of the model %q is of kind %s, which answers chat completions and completions only, not %s.", req.Model, kind, req.Op)}
+		return nil, ask.NotServed(req, kind)
 	}
 	q := ask.Read(req, kind, o.Drop)
 	j := &job{chat: req.Op == providers.Chat, again: req.Choices}

@@ -70,13 +70,17 @@ var suite = providertest.Suite{
 
 func TestConformance(t *testing.T) { suite.Run(t) }
 
-func BenchmarkStream(b *testing.B) {
-	suite.Bench(b, func(events int) []byte {
-		var out strings.Builder
-		for i := range events {
-			fmt.Fprintf(&out, `{"model":"llama3.2:3b","created_at":"2026-01-01T00:00:00.%09dZ","message":{"role":"assistant","content":" word"},"done":false}`+"\n", i)
-		}
-		out.WriteString(`{"model":"llama3.2:3b","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":2}` + "\n")
-		return []byte(out.String())
-	}, 0.1)
+// tokens is an answer of so many pieces of text.
+func tokens(events int) []byte {
+	var out strings.Builder
+	for i := range events {
+		fmt.Fprintf(&out, `{"model":"llama3.2:3b","created_at":"2026-01-01T00:00:00.%09dZ","message":{"role":"assistant","content":" word"},"done":false}`+"\n", i)
+	}
+	out.WriteString(`{"model":"llama3.2:3b","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":2}` + "\n")
+	return []byte(out.String())
 }
+
+// A read costs one allocation, for the texts that it brought.
+func TestAllocations(t *testing.T) { suite.Allocations(t, tokens, 1) }
+
+func BenchmarkStream(b *testing.B) { suite.Bench(b, tokens, 0) }

@@ -61,9 +61,6 @@ func (r *request) images(in *ask.Message, out *message) error {
 		if err != nil {
 			return err
 		}
-		if len(out.Images) == 0 {
-			r.needs = append(r.needs, need{"vision", image.Param})
-		}
 		out.Images = append(out.Images, data)
 	}
 	return nil

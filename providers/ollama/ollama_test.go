@@ -93,24 +93,41 @@ const (
 	anyImage = `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:;base64,QUJD"}}]}]}`
 )
 
+// routed refuses as the router does.
+func routed(t *testing.T, p *Provider, model, body string) error {
+	t.Helper()
+	req, err := providers.Parse(providers.Chat, "/chat/completions", "application/json", []byte(body), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	can := p.Target(model).(target).Capabilities(t.Context(), req.Needs())
+	if lacks := can.No & req.Needs() &^ can.Dropped; lacks != 0 {
+		return req.Refusal(can, lacks)
+	}
+	_, err = askBody(t, p, model, body)
+	return err
+}
+
 // What a model is known not to do is refused before it is asked.
 func TestCapabilities(t *testing.T) {
-	f, url := start(t, map[string]string{"plain": plain, "thinking": thinks, "leveled": leveled, "old": old})
+	f, url := start(t, map[string]string{"plain": plain, "thinking": thinks, "leveled": leveled, "old": old, "vectors": `{"capabilities":["embedding"]}`})
 	for _, c := range []struct{ model, members, refused, think string }{
 		{"plain", oneTool, "tools", ""}, {"thinking", oneTool, "", ""}, {"old", oneTool, "", ""}, {"unknown", oneTool, "", ""},
 		{"plain", `,"reasoning_effort":"high"`, "reasoning_effort", ""}, {"plain", `,"reasoning_effort":"none"`, "", "false"},
 		{"thinking", `,"reasoning_effort":"low"`, "", "true"}, {"old", `,"reasoning_effort":"low"`, "", "true"},
 		{"leveled", `,"reasoning_effort":"minimal"`, "", `"low"`}, {"leveled", `,"reasoning_effort":"max"`, "", `"high"`},
-		{"plain", "image", "messages[0].content[0].image_url.url", ""}, {"thinking", "image", "", ""},
+		{"plain", "image", "messages[0].content[0]", ""}, {"thinking", "image", "", ""}, {"vectors", "", "model", ""}, {"vectors", `,"n":2`, "n", ""},
 	} {
 		p := newTarget(url, nil).Provider
 		f.chats = nil
-		var err error
-		if c.members == "image" {
-			_, err = askBody(t, p, c.model, anyImage)
-		} else {
-			_, err = chatWith(t, p, c.model, c.members)
+		body := anyImage
+		if c.members != "image" {
+			body = `{"model":"m","messages":[{"role":"user","content":"Hi"}]` + c.members + `}`
 		}
+		if c.model == "vectors" && c.members == "" {
+			p.Target(c.model).(target).traits(t.Context()) // a plain chat asks nobody
+		}
+		err := routed(t, p, c.model, body)
 		e := providers.AsError(err)
 		switch {
 		case c.refused != "" && (e == nil || e.Kind != providers.BadRequest || e.Param != c.refused || len(f.chats) > 0):
@@ -126,11 +143,10 @@ func TestTraitsAreRemembered(t *testing.T) {
 	f, url := start(t, map[string]string{"thinking": thinks})
 	p := newTarget(url, nil).Provider
 	for range 3 {
-		if _, err := chatWith(t, p, "thinking", oneTool); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := chatWith(t, p, "other", ""); err != nil {
-			t.Fatal(err)
+		for model, members := range map[string]string{"thinking": oneTool, "other": ""} {
+			if err := routed(t, p, model, `{"model":"m","messages":[{"role":"user","content":"Hi"}]`+members+`}`); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if f.shows != 1 {
@@ -158,7 +174,7 @@ func TestDrop(t *testing.T) {
 	if sent := f.chats[0]; sent["tools"] != nil || sent["think"] != nil || sent["n"] != nil {
 		t.Errorf("sent %s", sent)
 	}
-	if _, err := askBody(t, p, "plain", anyImage); providers.AsError(err) == nil || providers.AsError(err).Kind != providers.BadRequest {
+	if err := routed(t, p, "plain", anyImage); providers.AsError(err) == nil || providers.AsError(err).Kind != providers.BadRequest {
 		t.Errorf("an image was dropped: %v", err)
 	}
 }
@@ -273,4 +289,51 @@ func FuzzLine(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The list tells what models can do, where the server tells it there; else each is asked.
+func TestListTellsTraits(t *testing.T) {
+	f, url := start(t, map[string]string{"a:latest": leveled})
+	p := newTarget(url, nil).Provider
+	if _, err := p.Models(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if f.shows != 2 { // a:latest and b
+		t.Errorf("asked about %d models", f.shows)
+	}
+	for model, want := range map[string]providers.Feature{"a": providers.Tools | providers.Reasoning, "a:latest": providers.Tools | providers.Reasoning, "b": 0} {
+		if can := p.Target(model).(target).Capabilities(t.Context(), 0); can.Yes&ofModel != want {
+			t.Errorf("%s: yes %s, no %s", model, can.Yes, can.No)
+		}
+	}
+	told := newTarget(url, nil).Provider
+	told.learn(t.Context(), []json.RawMessage{[]byte(`{"name":"x","capabilities":["completion","vision"]}`), []byte(`7`)})
+	if can := told.Target("x").(target).Capabilities(t.Context(), providers.Vision); !can.Yes.Has(providers.Vision) || !can.No.Has(providers.Tools) || f.shows != 2 {
+		t.Errorf("told yes %s, no %s; asked %d times", can.Yes, can.No, f.shows)
+	}
+}
+
+// A server that does not answer holds nobody up for long, and is not asked by all at once.
+func TestTraitsDoNotBlock(t *testing.T) {
+	asked, end := make(chan struct{}, 100), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-end
+	}))
+	defer srv.Close()
+	defer close(end)
+	p := newTarget(srv.URL, nil).Provider
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range 20 {
+		wg.Go(func() {
+			if can := p.Target("m").(target).Capabilities(t.Context(), providers.Tools); can.No.Has(providers.Tools) {
+				t.Error("what is not known is refused")
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(begin); took > 5*showPatience || len(asked) != 1 {
+		t.Errorf("%s, asked %d times", took, len(asked))
+	}
 }

@@ -22,7 +22,7 @@ type request struct {
 	inBase64 bool // embeddings
 	inputs   int  // of embeddings
 
-	needs  []need
+	needs  []need // that can be left out
 	effort string // of thinking that was asked for; "" leaves it to the model
 }
 

@@ -20,7 +20,7 @@ var suite = providertest.Suite{
 	},
 	Play: func(req *providers.Request, p *streaming.Progress, body io.Reader) streaming.Stream {
 		return func(yield func([]streaming.Event, error) bool) {
-			New(options("http://unused")).relayEvents(req, body, p, yield)
+			New(options("http://unused")).relayEvents(req, &call{}, body, p, yield)
 		}
 	},
 	Ext: ".sse", Type: "text/event-stream", Lines: true,

@@ -22,8 +22,8 @@ type look struct {
 	indexed  bool
 	odd      bool // the choice or its delta has a shape that no client reads
 	delta    bool
-	thought  jsonscan.Span // reasoning under vLLM's and OpenRouter's name
-	told     bool          // reasoning_content is there, the name that clients read
+	thought  jsonscan.Span // reasoning under another name than clients read
+	told     bool          // reasoning_content says something, the name that clients read
 	role     jsonscan.Span
 	texted   bool // completions: text is there
 	finish   jsonscan.Span
@@ -136,9 +136,10 @@ func (l *look) scanDelta(c *jsonscan.Cursor) {
 		case "role":
 			l.role = c.Skip()
 		case "reasoning_content":
-			l.told = true
-			l.content(c.Skip(), c.B, streaming.Reasoning)
-		case "reasoning":
+			v := c.Skip()
+			l.told = isSet(v, c.B)
+			l.content(v, c.B, streaming.Reasoning)
+		case "reasoning", "thinking": // vLLM and OpenRouter; servers with Ollama's names
 			l.thought = c.Skip()
 			l.content(l.thought, c.B, streaming.Reasoning)
 		case "reasoning_details":

@@ -78,7 +78,7 @@ func TestChoicesThatNeverBegan(t *testing.T) {
 		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: providers.Chat, Model: "m", Stream: true, Choices: c.wanted}
 		var end error
-		got := p.relayEvents(req, io.MultiReader(strings.NewReader(chunk), c.tail), streaming.NewProgress(time.Now()), func(_ []streaming.Event, err error) bool {
+		got := p.relayEvents(req, &call{}, io.MultiReader(strings.NewReader(chunk), c.tail), streaming.NewProgress(time.Now()), func(_ []streaming.Event, err error) bool {
 			end = err
 			return true
 		})

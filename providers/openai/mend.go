@@ -136,10 +136,14 @@ func (s *state) mendDelta(m *writer, c *jsonscan.Cursor) {
 			s.mendTools(&inner, c)
 		case name == "tool_calls":
 			c.Skip()
-		case name == "reasoning" && s.look.unnamed(c.B):
-			v := c.Skip().Of(c.B)
-			inner.member(name, v)
-			inner.member("reasoning_content", v)
+		case name == "reasoning_content" && s.look.unnamed(c.B):
+			c.Skip()
+		case name == "reasoning" || name == "thinking":
+			v := c.Skip()
+			inner.member(name, v.Of(c.B))
+			if v == s.look.thought && s.look.unnamed(c.B) {
+				inner.member("reasoning_content", v.Of(c.B))
+			}
 		default:
 			inner.member(name, c.Skip().Of(c.B))
 		}

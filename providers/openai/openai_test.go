@@ -33,7 +33,7 @@ func play(t testing.TB, op providers.Op, presentAs string, body io.Reader) strin
 	prog := streaming.NewProgress(time.Now())
 	var out strings.Builder
 	end := ""
-	finished := p.relayEvents(req, body, prog, func(batch []streaming.Event, err error) bool {
+	finished := p.relayEvents(req, &call{}, body, prog, func(batch []streaming.Event, err error) bool {
 		if err != nil {
 			e := providers.AsError(err)
 			end = fmt.Sprintf("error kind=%d status=%d type=%q code=%q: %s\n", e.Kind, e.Status, e.Type, e.Code, e.Message)
@@ -135,7 +135,7 @@ func TestMendedChunksAreLegal(t *testing.T) {
 		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: op, Model: "m", Stream: true, Choices: 1}
 		l := &legal{chat: op == providers.Chat, role: map[int]bool{}}
-		p.relayEvents(req, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
+		p.relayEvents(req, &call{}, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
 			for i := range batch {
 				if batch[i].Raw != nil {
 					if err := l.check(batch[i].Raw); err != nil {
@@ -239,7 +239,7 @@ func FuzzStream(f *testing.F) {
 		}
 		p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20})
 		req := &providers.Request{ID: "req_1", Op: providers.Chat, Model: "m", Stream: true, Choices: 1}
-		p.relayEvents(req, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
+		p.relayEvents(req, &call{}, bytes.NewReader(text), streaming.NewProgress(time.Now()), func(batch []streaming.Event, _ error) bool {
 			for i := range batch {
 				if batch[i].Raw != nil && !json.Valid(batch[i].Raw) {
 					t.Errorf("%q is no JSON", batch[i].Raw)

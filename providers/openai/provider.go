@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sluice/providers"
+	"sluice/providers/kit"
 	"sluice/providers/upstream"
 	"sluice/streaming"
 )
@@ -24,7 +25,17 @@ type Options struct {
 	APIKey, Auth          string
 	Organization, Project string
 	// AskUsage asks for usage in every stream; off only for servers that refuse stream_options.
-	AskUsage  bool
+	AskUsage bool
+	// Profile is what the server does otherwise than OpenAI.
+	Profile Profile
+	// Think splits the texts of chat completions; nil leaves thoughts in them.
+	Think *kit.Think
+	// EOS are texts that the server shows at the end of a stream and that are cut off
+	// there. It is of use with a profile only.
+	EOS []string
+	// Drop leaves out what a profile cannot do, and says so in a header of the answer,
+	// instead of refusing the request.
+	Drop      bool
 	MaxEvent  int // bytes of one streamed event
 	MaxAnswer int // bytes of one answer that is held whole
 }
@@ -86,15 +97,81 @@ func (t target) Stream(ctx context.Context, req *providers.Request, prog *stream
 			yield(nil, providers.Invalid("model", "The model "+req.Model+" takes no tensors: its upstream speaks OpenAI's API, not KServe's."))
 			return
 		}
-		resp, err := t.send(ctx, req, t.model)
+		c, err := t.call(req, t.model)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		finished := false
+		defer func() { c.settle(ctx, finished, prog) }()
+		resp, err := t.send(ctx, req, &c)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		defer func() { resp.Close(finished) }()
-		finished = t.answer(req, resp, prog, causal(ctx, yield))
+		finished = t.answer(req, &c, resp, prog, causal(ctx, yield))
 	}
+}
+
+// call is what is asked for one request, and what is done to its answer here.
+type call struct {
+	body    []byte
+	stream  bool        // a stream is asked for
+	dropped http.Header // what the answer tells of parameters; nil: nothing
+
+	stops, eos []string // text is searched for them
+	choices    int
+	usage      *streaming.UsageData // of an answer that came at once
+
+	// bound is how many tokens the server makes for this call although its caller has
+	// gone; 0: it stops then.
+	bound int64
+	left  bool // the caller has gone, or wants no more
+}
+
+// noting tells the call how far its answer came.
+func (c *call) noting(yield yielder) yielder {
+	if c.bound == 0 {
+		return yield
+	}
+	return func(batch []streaming.Event, err error) bool {
+		for i := range batch {
+			if batch[i].Kind == streaming.Text { // one for each token
+				c.bound--
+			}
+		}
+		c.left = !yield(batch, err) || c.left
+		return !c.left
+	}
+}
+
+// settle tells what an answer that was left may go on to cost.
+func (c *call) settle(ctx context.Context, finished bool, prog *streaming.Progress) {
+	if c.bound > 0 && !finished && (c.left || ctx.Err() != nil) {
+		prog.AddUnstopped(c.bound)
+	}
+}
+
+// filters reports whether texts are searched, and must be known for that.
+func (c *call) filters() bool { return len(c.stops) > 0 || c.stream && len(c.eos) > 0 }
+
+// filter takes off what the server leaves on, and ends choices at stop sequences.
+func (c *call) filter(src streaming.Stream) streaming.Stream {
+	if c.stream { // only streams show the mark of the end
+		src = kit.TrimEnd(src, c.eos)
+	}
+	return kit.Stops{Sequences: c.stops, Choices: c.choices, Usage: func() *streaming.UsageData { return c.usage }}.Filter(src)
+}
+
+// call says what is sent: the caller's own body but for the model and the wish for usage,
+// unless the profile has other ways.
+func (p *Provider) call(req *providers.Request, model string) (call, error) {
+	if p.opt.Profile == MII {
+		return p.opt.askMII(req, model)
+	}
+	usage := p.opt.AskUsage && (req.Op == providers.Chat || req.Op == providers.Completions)
+	return call{body: req.Rewrite(model, usage), stream: req.Stream}, nil
 }
 
 // causal replaces an error by the reason for which ctx ended, if it has.
@@ -112,27 +189,37 @@ type yielder = func([]streaming.Event, error) bool
 
 // answer reports whether the answer came to its true end, so that its connection
 // can serve again.
-func (p *Provider) answer(req *providers.Request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
+func (p *Provider) answer(req *providers.Request, c *call, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	if resp.Status < 200 || resp.Status > 299 {
 		yield(nil, upstream.Refusal(p.name, resp))
 		return true
 	}
-	meta := streaming.Event{Kind: streaming.Meta, Meta: p.meta(req, resp)}
+	meta := streaming.Event{Kind: streaming.Meta, Meta: p.meta(req, c, resp)}
 	if !yield([]streaming.Event{meta}, nil) {
 		return false
 	}
+	if !c.filters() {
+		return p.relay(req, c, resp, prog, c.noting(yield))
+	}
+	finished := false
+	c.filter(func(yield yielder) { finished = p.relay(req, c, resp, prog, c.noting(yield)) })(yield)
+	return finished
+}
+
+// relay passes on the body of an answer that is no refusal.
+func (p *Provider) relay(req *providers.Request, c *call, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	switch {
 	case req.Op == providers.Passthrough:
 		return p.relayBytes(resp.Body, yield)
 	case !req.Stream || resp.IsType("application/json"):
-		return p.relayWhole(req, resp, yield)
+		return p.relayWhole(req, c, resp, yield)
 	case resp.IsType("text/html"):
 		yield(nil, p.protocolError("an HTML page instead of a stream"))
 		return false
 	case req.Op == providers.Responses:
 		return p.relayResponses(req, resp.Body, prog, yield)
 	default:
-		return p.relayEvents(req, resp.Body, prog, yield)
+		return p.relayEvents(req, c, resp.Body, prog, yield)
 	}
 }
 
@@ -141,8 +228,9 @@ func (p *Provider) protocolError(what string) *providers.Error {
 }
 
 // meta passes on the headers that a client may see.
-func (p *Provider) meta(req *providers.Request, resp *upstream.Answer) *streaming.MetaData {
+func (p *Provider) meta(req *providers.Request, c *call, resp *upstream.Answer) *streaming.MetaData {
 	m := &streaming.MetaData{Header: http.Header{}}
+	maps.Copy(m.Header, c.dropped)
 	keep := []string{"Openai-Processing-Ms", "Openai-Version"}
 	if req.Op == providers.Passthrough {
 		keep = append(keep, "Content-Type", "Content-Disposition")
@@ -163,10 +251,9 @@ func (p *Provider) meta(req *providers.Request, resp *upstream.Answer) *streamin
 // send makes the upstream's request from what it may see: nothing of the caller's
 // headers but the type of the body. No request id is sent on: llama-cpp-python answers
 // 400 to one that is no UUID.
-func (p *Provider) send(ctx context.Context, req *providers.Request, model string) (*upstream.Answer, error) {
-	ask := p.opt.AskUsage && (req.Op == providers.Chat || req.Op == providers.Completions)
-	r := &upstream.Request{Method: http.MethodPost, Path: req.Path, ContentType: req.ContentType, Accept: "*/*", Body: req.Rewrite(model, ask)}
-	if req.Stream {
+func (p *Provider) send(ctx context.Context, req *providers.Request, c *call) (*upstream.Answer, error) {
+	r := &upstream.Request{Method: http.MethodPost, Path: req.Path, ContentType: req.ContentType, Accept: "*/*", Body: c.body}
+	if c.stream {
 		r.Accept = "text/event-stream, application/json"
 	}
 	return p.up.Do(ctx, r)

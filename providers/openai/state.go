@@ -127,7 +127,12 @@ func (s *state) identify(b []byte, model string) *streaming.MetaData {
 // withoutUsage takes "usage":null out of a payload, in the buffer it came in: it is
 // there only because the gateway asked for usage.
 func (s *state) withoutUsage(b []byte) []byte {
-	from, to := s.look.usageKey, s.look.usage.End
+	return cut(b, s.look.usageKey, s.look.usage.End)
+}
+
+// cut takes a member, which stands from its key to the end of its value, out of an
+// object, in the buffer it came in.
+func cut(b []byte, from, to int) []byte {
 	before := bytes.TrimRight(b[:from], " \t\r\n")
 	if before[len(before)-1] == ',' {
 		from = len(before) - 1
@@ -239,9 +244,7 @@ func (s *state) note(stop string) {
 	if l.choices == 0 {
 		return
 	}
-	if s.begun.add(l.index) {
-		s.nbegun++
-	}
+	s.start(l.index)
 	if stop != "" && s.ended.add(l.index) {
 		s.nended++
 	}
@@ -249,6 +252,13 @@ func (s *state) note(stop string) {
 		if !s.seenTool(t.index) {
 			s.tools = append(s.tools, toolSeen{l.index, t.index})
 		}
+	}
+}
+
+// start remembers that a choice has begun.
+func (s *state) start(index int) {
+	if s.begun.add(index) {
+		s.nbegun++
 	}
 }
 

@@ -21,14 +21,16 @@ type reader struct {
 	model    string
 	progress *streaming.Progress
 	batch    []streaming.Event
+	thoughts *thoughts // nil: texts are not searched for blocks of them
+	texts    bool      // events carry their Text beside Raw, for filters behind
 }
 
 // relayEvents reads a chat or completions stream and reports whether it came to
 // its true end.
-func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *streaming.Progress, yield yielder) bool {
+func (p *Provider) relayEvents(req *providers.Request, c *call, body io.Reader, prog *streaming.Progress, yield yielder) bool {
 	frames := streaming.NewFrames(body, p.opt.MaxEvent)
 	defer frames.Close()
-	r := newReader(req, p.name, prog)
+	r := p.newReader(req, c, prog)
 	for !r.done {
 		got, err := frames.Next()
 		if err != nil {
@@ -53,8 +55,12 @@ func (p *Provider) relayEvents(req *providers.Request, body io.Reader, prog *str
 // newReader stays out of relayEvents' frame, which every waiting stream keeps on its stack.
 //
 //go:noinline
-func newReader(req *providers.Request, target string, prog *streaming.Progress) *reader {
-	return &reader{state: newState(req), target: target, model: req.Model, progress: prog}
+func (p *Provider) newReader(req *providers.Request, c *call, prog *streaming.Progress) *reader {
+	r := &reader{state: newState(req), target: p.name, model: req.Model, progress: prog, texts: c.filters()}
+	if p.opt.Think != nil && req.Op == providers.Chat {
+		r.thoughts = &thoughts{think: p.opt.Think}
+	}
+	return r
 }
 
 // read turns frames into a batch; the error stands behind the events before it.
@@ -116,14 +122,23 @@ func (r *reader) chunk(b []byte) error {
 		r.begin(b)
 	}
 	l := &r.look
+	if r.thoughts != nil && l.choices > 0 && !r.thoughts.over.has(l.index) {
+		if b = r.think(b); b == nil {
+			return nil
+		}
+	}
 	stop := r.stop(b)
 	if stop == "abort" || stop == "error" {
 		return abandoned(r.target, stop)
 	}
 	usage, noUsage := parseUsage(l.usage.Of(b)), isNull(l.usage, b)
+	text := ""
+	if r.texts && l.kind == streaming.Text {
+		text, _ = jsonscan.Unquote(textOf(b).Of(b))
+	}
 	raw := r.present(b, noUsage)
 	r.note(stop)
-	ev := streaming.Event{Kind: l.kind, Index: l.index, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
+	ev := streaming.Event{Kind: l.kind, Index: l.index, Text: text, Stop: stop, Raw: raw, Dialect: r.dialect(), Size: l.size}
 	switch {
 	case l.choices == 0:
 		ev.Index = -1

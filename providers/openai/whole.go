@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	openaitypes "github.com/sashabaranov/go-openai"
 
@@ -14,10 +16,40 @@ import (
 	"sluice/streaming/jsonscan"
 )
 
+// keptWhole bounds what a pooled buffer may hold.
+const keptWhole = 64 << 10
+
+var wholeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// readWhole reads to the end, or one byte beyond limit, into buf, which may grow.
+func readWhole(r io.Reader, buf []byte, limit int) ([]byte, error) {
+	for len(buf) <= limit {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, max(len(buf), 4<<10))
+		}
+		n, err := r.Read(buf[len(buf):min(cap(buf), limit+1)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
 // relayWhole reads an answer that is one JSON body. A caller who asked for a
-// stream gets its content as events.
-func (p *Provider) relayWhole(req *providers.Request, resp *upstream.Answer, yield yielder) bool {
-	text, err := io.ReadAll(io.LimitReader(resp.Body, int64(p.opt.MaxAnswer)+1))
+// stream gets its content as events, and so does a filter.
+func (p *Provider) relayWhole(req *providers.Request, c *call, resp *upstream.Answer, yield yielder) bool {
+	buf, kept := wholeBuffers.Get().(*[]byte), false
+	text, err := readWhole(resp.Body, *buf, p.opt.MaxAnswer)
+	defer func() {
+		if !kept && cap(text) <= keptWhole {
+			*buf = text[:0]
+			wholeBuffers.Put(buf)
+		}
+	}()
 	switch {
 	case err != nil:
 		yield(nil, &providers.Error{Kind: providers.Truncated, Target: p.name, Message: "the connection to the upstream broke before the answer was finished", Err: err})
@@ -34,7 +66,7 @@ func (p *Provider) relayWhole(req *providers.Request, resp *upstream.Answer, yie
 		yield(nil, p.protocolError("one JSON body instead of a stream"))
 		return true
 	}
-	seen := lookAtWhole(text)
+	seen := lookAtWhole(text, p.opt.Think)
 	if req.Op == providers.Chat || req.Op == providers.Completions {
 		switch {
 		case !seen.listed:
@@ -45,12 +77,13 @@ func (p *Provider) relayWhole(req *providers.Request, resp *upstream.Answer, yie
 			return true
 		}
 	}
-	if req.Stream {
-		events, err := p.eventsOf(req, text)
+	if req.Stream || c.filters() {
+		events, err := p.eventsOf(req, seen.splice(text, ""))
 		if err != nil {
 			yield(nil, err)
 			return true
 		}
+		c.usage, kept = seen.usage, true // which lies in text
 		yield(events, nil)
 		return true
 	}

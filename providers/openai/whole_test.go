@@ -19,7 +19,7 @@ func answerWith(op providers.Op, stream bool, contentType string, body io.Reader
 	p := New(Options{Upstream: upstream.Options{Name: "up"}, MaxEvent: 1 << 20, MaxAnswer: 1 << 20})
 	resp := &upstream.Answer{Status: http.StatusOK, Header: upstream.Header{{Name: "Content-Type", Value: contentType}}, Body: body}
 	req := &providers.Request{ID: "req_1", Op: op, Model: "m", Stream: stream, Choices: 1}
-	p.answer(req, resp, streaming.NewProgress(time.Now()), func(batch []streaming.Event, err error) bool {
+	p.answer(req, &call{}, resp, streaming.NewProgress(time.Now()), func(batch []streaming.Event, err error) bool {
 		for i := range batch {
 			events = append(events, batch[i].Clone())
 		}
@@ -155,7 +155,7 @@ func TestReasoningHasItsUsualName(t *testing.T) {
 		`{"model":"m","choices":[{"message":{"reasoning":null,"content":"b"}}]}`:                                            `{"model":"n","choices":[{"message":{"reasoning":null,"content":"b"}}]}`,
 		`{"choices":[{"message":{"reasoning":{"x":1},"content":"b"}}]}`:                                                     `{"choices":[{"message":{"reasoning":{"x":1},"content":"b"}}]}`,
 	} {
-		seen := lookAtWhole([]byte(in))
+		seen := lookAtWhole([]byte(in), nil)
 		if got := string(seen.splice([]byte(in), "n")); got != want {
 			t.Errorf("%s\ngot  %s\nwant %s", in, got, want)
 		}

@@ -1,6 +1,9 @@
 package openai
 
 import (
+	"slices"
+
+	"sluice/providers/kit"
 	"sluice/streaming"
 	"sluice/streaming/jsonscan"
 )
@@ -12,40 +15,41 @@ type wholeLook struct {
 	stop  string // the first finish reason that says the answer was given up, else the last
 	size  int    // bytes of content over all choices, in JSON text
 
-	listed   bool            // choices is an array
-	thoughts []jsonscan.Span // reasoning in messages that do not have it under the name that clients read
+	listed bool // choices is an array
+	think  *kit.Think
+	edits  []edit // what gives reasoning the name that clients read, in their order
+}
+
+// edit puts other text in the place of a part.
+type edit struct {
+	at   jsonscan.Span
+	with []byte
 }
 
 // splice gives the answer another model's name, unless that is "", and reasoning its
 // usual name beside the upstream's own. Everything else stays byte for byte.
 func (l *wholeLook) splice(text []byte, model string) []byte {
-	named := model != "" && !l.model.Empty()
-	if !named && len(l.thoughts) == 0 {
+	edits := l.edits
+	if model != "" && !l.model.Empty() {
+		edits = append(slices.Clone(edits), edit{l.model, jsonscan.AppendQuote(nil, model)})
+		slices.SortFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
+	}
+	if len(edits) == 0 {
 		return text
 	}
 	var out []byte
-	at := 0
-	name := func() {
-		out = jsonscan.AppendQuote(append(out, text[at:l.model.Start]...), model)
-		at, named = l.model.End, false
+	from := 0
+	for _, e := range edits {
+		out = append(append(out, text[from:e.at.Start]...), e.with...)
+		from = e.at.End
 	}
-	for _, v := range l.thoughts {
-		if named && l.model.Start < v.Start {
-			name()
-		}
-		out = append(append(out, text[at:v.End]...), `,"reasoning_content":`...)
-		out = append(out, v.Of(text)...)
-		at = v.End
-	}
-	if named {
-		name()
-	}
-	return append(out, text[at:]...)
+	return append(out, text[from:]...)
 }
 
 // lookAtWhole expects a JSON object; whatever has another shape than OpenAI's is
-// passed over.
-func lookAtWhole(text []byte) (l wholeLook) {
+// passed over. think, which may be nil, splits the texts of messages.
+func lookAtWhole(text []byte, think *kit.Think) (l wholeLook) {
+	l.think = think
 	c := jsonscan.Cursor{B: text, Limit: 1 << 12}
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
@@ -85,16 +89,16 @@ func (l *wholeLook) message(c *jsonscan.Cursor) {
 		c.Skip()
 		return
 	}
-	var thought jsonscan.Span
-	told := false
+	var content, told, thought jsonscan.Span
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "content":
-			l.size += contentSize(c.Skip(), c.B)
+			content = c.Skip()
+			l.size += contentSize(content, c.B)
 		case "reasoning_content":
-			told = true
-			l.size += contentSize(c.Skip(), c.B)
-		case "reasoning":
+			told = c.Skip()
+			l.size += contentSize(told, c.B)
+		case "reasoning", "thinking":
 			thought = c.Skip()
 			l.size += contentSize(thought, c.B)
 		case "tool_calls":
@@ -103,9 +107,29 @@ func (l *wholeLook) message(c *jsonscan.Cursor) {
 			c.Skip()
 		}
 	}
-	if !told && isSet(thought, c.B) {
-		l.thoughts = append(l.thoughts, thought)
+	switch {
+	case isSet(told, c.B):
+	case isSet(thought, c.B):
+		l.name(told, thought, thought.Of(c.B))
+	case l.think != nil && isSet(content, c.B):
+		if apart, rest := splitWhole(l.think, content.Of(c.B)); apart != nil {
+			l.edits = append(l.edits, edit{content, rest})
+			if len(apart) > len(`""`) {
+				l.name(told, content, apart)
+			}
+		}
 	}
+}
+
+// name adds reasoning_content behind the member that its value was found in, or gives it
+// that value where it stands without one.
+func (l *wholeLook) name(told, behind jsonscan.Span, value []byte) {
+	e := edit{told, value}
+	if told.Empty() {
+		e = edit{jsonscan.Span{Start: behind.End, End: behind.End}, slices.Concat([]byte(`,"reasoning_content":`), value)}
+	}
+	l.edits = append(l.edits, e)
+	slices.SortStableFunc(l.edits, func(a, b edit) int { return a.at.Start - b.at.Start })
 }
 
 func (l *wholeLook) tool(c *jsonscan.Cursor) {

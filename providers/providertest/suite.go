@@ -121,6 +121,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("leaving", s.leaving)
 	t.Run("large events", s.large)
 	t.Run("requests", s.requests)
+	t.Run("capabilities", s.capabilities)
 	t.Run("refusals", s.refusals)
 	t.Run("wrong servers", s.wrongServers)
 	t.Run("cancel", s.cancel)

@@ -3,7 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
-	"path"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +18,10 @@ type Upstream struct {
 	Target func(model string) providers.Provider
 	Lister providers.Lister // nil: it is not asked
 	Models []string         // declared names and globs (path.Match)
-	Phases Phases
-	Local  bool
+	// Override is what the configuration says of all its models.
+	Override Override
+	Phases   Phases
+	Local    bool
 }
 
 // Catalog knows which models there are: declared pools first, then what the
@@ -49,7 +51,21 @@ func NewCatalog(pools []*Pool, upstreams []Upstream, timeout, refresh time.Durat
 	for _, u := range upstreams {
 		c.upstreams = append(c.upstreams, &listed{Upstream: u, timeout: timeout, refresh: refresh})
 	}
+	for _, p := range pools {
+		for _, t := range p.Targets {
+			t.list = c.upstream(t.Upstream)
+		}
+	}
 	return c
+}
+
+func (c *Catalog) upstream(name string) *listed {
+	for _, u := range c.upstreams {
+		if u.Name == name {
+			return u
+		}
+	}
+	return nil
 }
 
 // Resolve implements Resolver.
@@ -75,12 +91,7 @@ func (c *Catalog) Resolve(ctx context.Context, model string) (*Pool, error) {
 
 // serving finds the upstreams that declare a model, else those that list it.
 func (c *Catalog) serving(ctx context.Context, model string) []*listed {
-	var out []*listed
-	for _, u := range c.upstreams {
-		if u.declares(model) {
-			out = append(out, u)
-		}
-	}
+	out := c.declaring(model)
 	if len(out) > 0 {
 		return out
 	}
@@ -88,6 +99,15 @@ func (c *Catalog) serving(ctx context.Context, model string) []*listed {
 		return out
 	}
 	return c.listing(c.lists(ctx, true), model)
+}
+
+func (c *Catalog) declaring(model string) (out []*listed) {
+	for _, u := range c.upstreams {
+		if u.declares(model) {
+			out = append(out, u)
+		}
+	}
+	return out
 }
 
 // listing finds the upstreams that have the model in their list and declare none.
@@ -117,8 +137,7 @@ func (c *Catalog) pool(model string, serving []*listed) *Pool {
 	}
 	p := &Pool{Model: model}
 	for _, u := range serving {
-		p.Targets = append(p.Targets, &Target{
-			Name: u.Name + "/" + model, Provider: u.Target(model), Phases: u.Phases, Local: u.Local, Weight: 1})
+		p.Targets = append(p.Targets, u.target(model))
 	}
 	c.dynamic[key] = p
 	return p
@@ -141,36 +160,96 @@ func (c *Catalog) lists(ctx context.Context, patient bool) [][]providers.Model {
 	return out
 }
 
-// Models is the union over pools, declared names and lists, each name once, in order.
+// Models is the union over pools, declared names and lists, each name once, in order,
+// with what is known of each without asking for it.
 func (c *Catalog) Models(ctx context.Context) []providers.Model {
-	return c.union(c.lists(ctx, false))
+	var out []providers.Model
+	at := map[string]int{}
+	for m, from := range c.all(c.lists(ctx, false)) {
+		i, seen := at[m.ID]
+		switch {
+		case !seen:
+			at[m.ID] = len(out)
+			m.Capabilities = from.capabilities(ctx, m.ID)
+			out = append(out, m)
+		case out[i].OwnedBy != poolOwner:
+			out[i].Capabilities = out[i].Capabilities.Or(from.capabilities(ctx, m.ID))
+		}
+	}
+	return out
+}
+
+// Capabilities are what is known of a model without asking for it: what one of its
+// targets can do, and what none can.
+func (c *Catalog) Capabilities(ctx context.Context, model string) (can providers.Capabilities) {
+	for _, p := range c.pools {
+		if p.Model == model {
+			return p.capabilities(ctx, model)
+		}
+	}
+	for i, u := range c.servingNow(model) {
+		if one := u.capabilities(ctx, model); i == 0 {
+			can = one
+		} else {
+			can = can.Or(one)
+		}
+	}
+	return can
+}
+
+// servingNow finds the upstreams that serve a model by what is known without waiting.
+func (c *Catalog) servingNow(model string) []*listed {
+	if out := c.declaring(model); len(out) > 0 {
+		return out
+	}
+	lists := make([][]providers.Model, len(c.upstreams))
+	for i, u := range c.upstreams {
+		lists[i] = u.newest()
+	}
+	return c.listing(lists, model)
 }
 
 func (c *Catalog) union(lists [][]providers.Model) []providers.Model {
 	var out []providers.Model
 	seen := map[string]bool{}
-	add := func(m providers.Model) {
+	for m := range c.all(lists) {
 		if !seen[m.ID] {
 			seen[m.ID] = true
 			out = append(out, m)
 		}
 	}
-	for _, p := range c.pools {
-		add(providers.Model{ID: p.Model, OwnedBy: "sluice"})
-	}
-	for i, u := range c.upstreams {
-		for _, name := range u.Models {
-			if !isGlob(name) {
-				add(providers.Model{ID: name, OwnedBy: u.Name})
-			}
-		}
-		for _, m := range lists[i] {
-			if len(u.Models) == 0 || u.declares(m.ID) {
-				add(m)
-			}
-		}
-	}
 	return out
+}
+
+// source is where a model's name comes from.
+type source interface {
+	capabilities(ctx context.Context, model string) providers.Capabilities
+}
+
+// poolOwner owns the pools.
+const poolOwner = "sluice"
+
+// all yields every name from every source: pools, declared names and lists.
+func (c *Catalog) all(lists [][]providers.Model) iter.Seq2[providers.Model, source] {
+	return func(yield func(providers.Model, source) bool) {
+		for _, p := range c.pools {
+			if !yield(providers.Model{ID: p.Model, OwnedBy: poolOwner}, p) {
+				return
+			}
+		}
+		for i, u := range c.upstreams {
+			for _, name := range u.Models {
+				if !isGlob(name) && !yield(providers.Model{ID: name, OwnedBy: u.Name}, u) {
+					return
+				}
+			}
+			for _, m := range lists[i] {
+				if (len(u.Models) == 0 || u.declares(m.ID)) && !yield(m, u) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func isGlob(name string) bool { return strings.ContainsAny(name, "*?[") }
@@ -205,83 +284,4 @@ func (c *Catalog) unknown(model string) error {
 		msg += " Did you mean " + strings.Join(near, ", ") + "?"
 	}
 	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: msg + " GET /v1/models lists the models that can be used."}
-}
-
-// listed is an upstream with the newest list it gave.
-type listed struct {
-	Upstream
-	timeout, refresh time.Duration
-
-	mu     sync.Mutex
-	models []providers.Model
-	at     time.Time // of the last good list
-	failed time.Time // when the last failed try ended
-	err    error     // of the last try
-	asking chan struct{}
-}
-
-func (u *listed) declares(model string) bool {
-	for _, pattern := range u.Models {
-		if ok, err := path.Match(pattern, model); pattern == model || err == nil && ok || pattern == "*" {
-			return true
-		}
-	}
-	return false
-}
-
-func (u *listed) failure() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.at.IsZero() && u.Lister != nil {
-		return u.err
-	}
-	return nil
-}
-
-// askPause is the least time between a failed try and the next, so that callers in
-// a hurry do not become a storm at a server that is coming up.
-const askPause = time.Second
-
-// list returns the newest list and has an old one renewed. Only an upstream that
-// never gave a list is waited for: for its first try, and again by a patient caller,
-// who would fail without it, when the last failure is older than refresh.
-func (u *listed) list(ctx context.Context, patient bool) []providers.Model {
-	u.mu.Lock()
-	known := !u.at.IsZero()
-	due := (!known || time.Since(u.at) >= u.refresh) && (u.failed.IsZero() || time.Since(u.failed) >= askPause)
-	wait := !known && (u.failed.IsZero() || patient && time.Since(u.failed) >= u.refresh)
-	if due && u.asking == nil {
-		u.asking = make(chan struct{})
-		go u.ask(context.WithoutCancel(ctx), u.asking)
-	}
-	asking := u.asking
-	u.mu.Unlock()
-	if wait && asking != nil {
-		select {
-		case <-asking:
-		case <-ctx.Done():
-		}
-	}
-	return u.newest()
-}
-
-func (u *listed) newest() []providers.Model {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.models
-}
-
-func (u *listed) ask(ctx context.Context, done chan struct{}) {
-	ctx, cancel := context.WithTimeout(ctx, u.timeout)
-	defer cancel()
-	models, err := u.Lister.Models(ctx)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.err = err; err == nil {
-		u.models, u.at = models, time.Now()
-	} else {
-		u.failed = time.Now()
-	}
-	u.asking = nil
-	close(done)
 }

@@ -25,10 +25,14 @@ type Phases struct {
 type Target struct {
 	Name     string // upstream/model, as x-sluice-target tells it
 	Provider providers.Provider
+	Upstream string // the name of its upstream in the catalog
+	Model    string // there
+	Override Override
 	Phases   Phases
 	Local    bool
 	Weight   int
 
+	list   *listed      // its upstream's, nil outside a catalog
 	cooled atomic.Int64 // unix nanoseconds until which it is left alone
 }
 

@@ -25,6 +25,7 @@ type Options struct {
 	HoldBytes     int
 	FirstFailover time.Duration // to the first token while another target remains
 	FailoverPer1K time.Duration // added for each thousand prompt tokens
+	Gate          Gate          // asked before each attempt; nil lets all pass
 }
 
 // Resolver finds the pool behind a model name; an unknown one is an *providers.Error.
@@ -53,8 +54,13 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 		if pool.PresentAs != "" {
 			req = req.With(pool.PresentAs)
 		}
+		unfit, err := pool.unfit(ctx, req)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		pool.budget.call(r.opt.Budget, time.Now())
-		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield}
+		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield, spent: unfit}
 		if err := c.run(ctx); err != nil && !errors.Is(err, errStopped) {
 			yield(nil, err)
 		}
@@ -72,8 +78,9 @@ type chase struct {
 	progress *streaming.Progress
 	yield    func([]streaming.Event, error) bool
 	tried    []*Target
-	spent    []*Target // those of tried that are not asked again
+	spent    []*Target // those that are not asked, or not again
 	tries    int
+	asked    int           // how often the gate was
 	pause    time.Duration // what the last target asked for
 }
 
@@ -104,13 +111,19 @@ func (p *polite) NextBackOff() time.Duration { return max(p.BackOff.NextBackOff(
 
 // try makes one attempt; a permanent error ends the chase.
 func (c *chase) try(ctx context.Context) error {
-	t, others := c.pool.pick(c.tried, c.spent, time.Now())
+	t, others, release, err := c.admit(ctx)
+	if err != nil {
+		return backoff.Permanent(err)
+	}
 	c.tried = append(c.tried, t)
 	c.tries++
 	c.progress.AddAttempt()
 	c.progress.SetTarget(t.Name)
 	h := &hold{chase: c, target: t}
-	err := h.run(ctx, c.firstToken(t, others))
+	if release != nil {
+		defer func() { release(spentBy(c.req, c.progress, h.committed)) }()
+	}
+	err = h.run(ctx, c.firstToken(t, others))
 	switch {
 	case err == nil:
 		return nil

@@ -68,13 +68,17 @@ var suite = providertest.Suite{
 
 func TestConformance(t *testing.T) { suite.Run(t) }
 
-func BenchmarkStream(b *testing.B) {
-	suite.Bench(b, func(events int) []byte {
-		var out strings.Builder
-		for i := range events {
-			fmt.Fprintf(&out, `data:{"index":%d,"token":{"id":%d,"text":" word","logprob":-0.30078125,"special":false},"generated_text":null,"details":null}`+"\n\n", i, 1000+i)
-		}
-		out.WriteString(`data:{"index":9,"token":{"id":2,"text":"</s>","logprob":-0.1,"special":true},"generated_text":"x","details":{"finish_reason":"eos_token","generated_tokens":9,"seed":null,"input_length":3}}` + "\n\n")
-		return []byte(out.String())
-	}, 0.1)
+// tokens is an answer of so many pieces of text.
+func tokens(events int) []byte {
+	var out strings.Builder
+	for i := range events {
+		fmt.Fprintf(&out, `data:{"index":%d,"token":{"id":%d,"text":" word","logprob":-0.30078125,"special":false},"generated_text":null,"details":null}`+"\n\n", i, 1000+i)
+	}
+	out.WriteString(`data:{"index":9,"token":{"id":2,"text":"</s>","logprob":-0.1,"special":true},"generated_text":"x","details":{"finish_reason":"eos_token","generated_tokens":9,"seed":null,"input_length":3}}` + "\n\n")
+	return []byte(out.String())
 }
+
+// A read costs one allocation, for the texts that it brought.
+func TestAllocations(t *testing.T) { suite.Allocations(t, tokens, 1) }
+
+func BenchmarkStream(b *testing.B) { suite.Bench(b, tokens, 0) }

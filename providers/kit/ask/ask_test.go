@@ -289,6 +289,7 @@ func TestEmbeddings(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(`{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":"data:;base64,QQ"}]}],"tools":[{"type":"function","function":{"name":"f"}}]}`)
 	f.Add(`{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{"}}]}],"response_format":{"type":"json_schema","json_schema":{"schema":{}}},"stop":[""],"reasoning":{"effort":null}}`)
+	f.Add(`{"model":"m","messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"QQ","format":"wav"}},{"type":"file","file":{"file_data":"data:a/b;base64,QQ"}}]}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		req, err := providers.Parse(providers.Chat, "/x", "application/json", []byte(body), 64)
 		if err != nil {
@@ -296,6 +297,9 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, drop := range []bool{true, false} {
 			q := Read(req, "test", drop)
+			if drop {
+				q.TakeMedia()
+			}
 			msgs, err := q.Messages()
 			for i := range msgs {
 				for _, image := range msgs[i].Images() {

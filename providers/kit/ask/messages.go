@@ -21,10 +21,11 @@ type Message struct {
 	Name string
 }
 
-// Part is a piece of a message: a text, or an image.
+// Part is a piece of a message: a text, an image, or other media.
 type Part struct {
 	Text  string
 	Image *Image
+	Media *Media // only where the adapter has called TakeMedia
 }
 
 // Call is a tool call of an earlier turn. Args is JSON text as the model wrote it.
@@ -37,7 +38,7 @@ func (m *Message) Text() string {
 	}
 	var texts []string
 	for _, p := range m.Parts {
-		if p.Image == nil {
+		if p.Image == nil && p.Media == nil {
 			texts = append(texts, p.Text)
 		}
 	}
@@ -166,6 +167,12 @@ func (q *Params) part(v []byte, param string) (Part, error) {
 			return Part{}, q.Wrong(param+".image_url.url", "a string")
 		}
 		return Part{Image: &Image{Param: param + ".image_url.url", URL: url}}, nil
+	case "input_audio", "file":
+		if q.media {
+			m, err := q.readMedia(member(v, kind), param, kind)
+			return Part{Media: m}, err
+		}
+		return Part{}, q.CannotRead(param, "content of type "+kind)
 	case "":
 		return Part{}, q.Wrong(param, `an object with a type, such as {"type":"text","text":"…"}`)
 	default:

@@ -27,6 +27,7 @@ type Params struct {
 	names   []string // in the order of the body
 	values  map[string][]byte
 	dropped []string
+	media   bool
 }
 
 // Read reads the body of a request that Parse has accepted. kind is how refusals name

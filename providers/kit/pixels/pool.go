@@ -20,6 +20,12 @@ var ErrBusy = errors.New("too many images wait to be decoded")
 
 // Pool decodes images, a bounded number at a time. It is safe for concurrent use.
 type Pool struct {
+	pixels int64
+	*share
+}
+
+// share is what images are decoded with.
+type share struct {
 	limits Limits
 
 	mu     sync.Mutex
@@ -38,7 +44,18 @@ type waiter struct {
 func NewPool(l Limits) *Pool {
 	l.Decoders = max(l.Decoders, 1)
 	l.Memory = max(l.Memory, 1)
-	return &Pool{limits: l, free: l.Decoders, memory: l.Memory}
+	return &Pool{l.Pixels, &share{limits: l, free: l.Decoders, memory: l.Memory}}
+}
+
+// WithPixels returns a pool with the decoders, the memory and the queue of this one, and
+// a limit of its own for the size of an image.
+func (p *Pool) WithPixels(limit int64) *Pool { return &Pool{limit, p.share} }
+
+// Limits are what the pool is bounded by.
+func (p *Pool) Limits() Limits {
+	l := p.limits
+	l.Pixels = p.pixels
+	return l
 }
 
 // Inspect reads an image's header and holds it against the limit for its size.
@@ -47,16 +64,16 @@ func (p *Pool) Inspect(data []byte) (Info, error) {
 	if err != nil {
 		return info, err
 	}
-	if n := int64(info.Width) * int64(info.Height); n > p.limits.Pixels {
+	if n := int64(info.Width) * int64(info.Height); n > p.pixels {
 		return info, fmt.Errorf("the %s is %d x %d pixels, which is more than the limit of %.1f megapixels",
-			info.Format, info.Width, info.Height, float64(p.limits.Pixels)/(1<<20))
+			info.Format, info.Width, info.Height, float64(p.pixels)/(1<<20))
 	}
 	return info, nil
 }
 
 // acquire waits for a decoder and memory, in order of arrival, and returns what gives
 // them back. The error is ErrBusy or the cause for which ctx ended.
-func (p *Pool) acquire(ctx context.Context, need int64) (release func(), err error) {
+func (p *share) acquire(ctx context.Context, need int64) (release func(), err error) {
 	need = min(need, p.limits.Memory)
 	release = func() { p.give(need) }
 	p.mu.Lock()
@@ -81,7 +98,7 @@ func (p *Pool) acquire(ctx context.Context, need int64) (release func(), err err
 }
 
 // take gets a share when there is one; p.mu is held.
-func (p *Pool) take(need int64) bool {
+func (p *share) take(need int64) bool {
 	if p.free == 0 || p.memory < need {
 		return false
 	}
@@ -90,7 +107,7 @@ func (p *Pool) take(need int64) bool {
 	return true
 }
 
-func (p *Pool) give(need int64) {
+func (p *share) give(need int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.free++
@@ -99,7 +116,7 @@ func (p *Pool) give(need int64) {
 }
 
 // serve gives shares to who waits longest; p.mu is held.
-func (p *Pool) serve() {
+func (p *share) serve() {
 	for len(p.queue) > 0 && p.take(p.queue[0].need) {
 		close(p.queue[0].ready)
 		p.queue[0] = nil
@@ -108,7 +125,7 @@ func (p *Pool) serve() {
 }
 
 // leave takes a waiter out of the queue, and gives back what it got meanwhile.
-func (p *Pool) leave(w *waiter) {
+func (p *share) leave(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, other := range p.queue {

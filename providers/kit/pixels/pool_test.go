@@ -1,8 +1,11 @@
 package pixels
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"image"
+	"image/png"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,5 +115,34 @@ func TestPoolUnderLoad(t *testing.T) {
 	}
 	if p.free != 2 || p.memory != 4096 || len(p.queue) != 0 {
 		t.Errorf("left: %d decoders, %d bytes, %d waiting", p.free, p.memory, len(p.queue))
+	}
+}
+
+// Pools that come of one another share what images are decoded with, and nothing else.
+func TestWithPixels(t *testing.T) {
+	large := NewPool(Limits{Pixels: 100, Decoders: 1, Memory: 100})
+	small := large.WithPixels(5)
+	release, err := large.acquire(t.Context(), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := small.acquire(t.Context(), 1); !errors.Is(err, ErrBusy) {
+		t.Errorf("%v while the one decoder works", err)
+	}
+	release()
+	if again, err := small.acquire(t.Context(), 100); err != nil {
+		t.Error(err)
+	} else {
+		again()
+	}
+	picture := new(bytes.Buffer)
+	if err := png.Encode(picture, image.NewGray(image.Rect(0, 0, 3, 2))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := large.Inspect(picture.Bytes()); err != nil {
+		t.Error(err)
+	}
+	if _, err := small.Inspect(picture.Bytes()); err == nil {
+		t.Error("six pixels pass a limit of five")
 	}
 }
