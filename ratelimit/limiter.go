@@ -15,14 +15,21 @@ import (
 	"sluice/ratelimit/ledger"
 )
 
+// Remembered is how long a settled id is known to be settled, at least. Limiters may know it
+// for longer.
+const Remembered = 10 * time.Minute
+
 // Limiter guards the door. All methods may be called concurrently, from any replica.
 type Limiter interface {
 	// Reserve takes what the call may cost from every bucket that applies, or from
 	// none. It returns *Denied when a bucket has too little, and an error that wraps
-	// ErrUnavailable when nobody can tell. The same id again gets the same answer.
+	// ErrUnavailable when nobody can tell. An id that was granted is granted again, also
+	// when it is settled, and takes nothing again; the levels are those of then. A bucket
+	// that the call costs nothing does not deny it, even in debt.
 	Reserve(ctx context.Context, c *Call) (Grant, error)
 	// Extend takes more for a call that runs and costs more than was reserved. Only
-	// hard budgets can deny it; other buckets go into debt when the call is settled.
+	// hard budgets are taken from and can deny it; other buckets go into debt when the call
+	// is settled. An id without an open reservation takes nothing and is not denied.
 	Extend(ctx context.Context, c *Call, more Cost) error
 	// Settle replaces what was reserved by what was used, frees the call's places and
 	// writes its row to the ledger. Only the first settlement of an id counts. An id
@@ -171,6 +178,10 @@ type Rule struct {
 	// Hard lets Extend deny, which ends an answer that runs.
 	Hard      bool
 	OnTrouble Policy
+	// Grace is what a budget lets pass while the store cannot be reached, in units of its
+	// dimension, for all replicas together; 0 means a hundredth of Amount, and at most
+	// 10,000 where tokens are counted. It is for limits that are Hard or count Money.
+	Grace int64
 }
 
 // Full is the level of a full bucket.
@@ -181,10 +192,12 @@ func (r *Rule) Full() int64 {
 	return r.Amount
 }
 
-// Subject is who calls, for what. An empty name has no bucket in its scope.
+// Subject is who calls, for what. An empty name has no bucket in its scope. One with a
+// Provider is an attempt of a call: the rules of Provider are for it, and no others.
 type Subject struct {
 	Org, Team, User, Key, Model, Provider, IP string
-	// Rules are limits that the caller's key carries, beside the declared ones.
+	// Rules are limits that the caller's key carries, beside the declared ones; they have
+	// passed CheckRules. One with the ID of a declared rule takes its place.
 	Rules []*Rule
 }
 
@@ -213,7 +226,7 @@ type Level struct {
 	Rule  *Rule
 	Name  string        // in the scope; never a secret
 	Left  int64         // may be negative
-	Reset time.Duration // until the bucket is full, as it stands
+	Reset time.Duration // until the bucket is full, as it stands; a guess for Streams
 }
 
 // Grant is a reservation.
@@ -228,7 +241,8 @@ type Grant struct {
 // Denied says which limits a call is over. Nothing was taken.
 type Denied struct {
 	Over []Shortage // at least one
-	// RetryAfter is when the same call could pass if nobody else calls.
+	// RetryAfter is when the same call could pass if nobody else calls, rounded up to a
+	// microsecond. It is a guess when places of Streams are missing.
 	RetryAfter time.Duration
 	// TooLarge is set when the call can never pass: its prompt alone is more than a full bucket.
 	TooLarge bool

@@ -8,7 +8,8 @@ import "time"
 type Row struct {
 	ID        string        `json:"id"` // of the request
 	Start     time.Time     `json:"start"`
-	TTFT      time.Duration `json:"ttft,omitempty"` // to the first content; 0: none came
+	Posted    time.Time     `json:"posted,omitzero"` // by the clock of the book that took it; set by books, not by callers
+	TTFT      time.Duration `json:"ttft,omitempty"`  // to the first content; 0: none came
 	Total     time.Duration `json:"total"`
 	Org       string        `json:"org,omitempty"`
 	Team      string        `json:"team,omitempty"`

@@ -1,0 +1,53 @@
+package ratelimit
+
+import (
+	"context"
+	"strings"
+)
+
+// WithClock replaces the line of the scripts that reads the clock.
+func WithClock(o RedisOptions, line string) RedisOptions {
+	o.clock = line
+	return o
+}
+
+// ClockLine is what WithClock replaces.
+const ClockLine = clockLine
+
+// ClockLines counts the lines of all scripts that read a clock.
+func ClockLines() int {
+	n := 0
+	for _, text := range []string{libLua, reserveLua, extendLua, settleLua, renewLua, sweepLua, turnLua} {
+		n += strings.Count(text, "'TIME'")
+	}
+	return n
+}
+
+// Round makes one round of the sweeper.
+func (r *Redis) Round(ctx context.Context) { r.sweep(ctx) }
+
+// RenewAll gives each open call its turn.
+func (r *Redis) RenewAll(ctx context.Context) {
+	for range renewSteps {
+		r.renew(ctx)
+	}
+}
+
+// Touch counts what has flowed into the buckets of a subject up to now, and writes it. That
+// changes no level.
+func (r *Redis) Touch(ctx context.Context, who *Subject) error {
+	p := r.newPlan("touch", who, Cost{})
+	for i := range p.parts {
+		part := redisPart{slot: p.parts[i].slot, shared: p.parts[i].shared}
+		for _, b := range p.parts[i].buckets {
+			part.add(b, p.buckets[b], 0)
+		}
+		if err := r.run(ctx, r.reserveCall(p, &part, "touch", nil)); err != nil {
+			return err
+		}
+		if err := r.run(ctx, r.settleCall(&part, "touch", Cost{}, nil, true)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

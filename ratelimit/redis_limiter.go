@@ -1,0 +1,437 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/ratelimit/ledger"
+)
+
+// RedisOptions say how a Redis limiter works. Only Rules is needed.
+type RedisOptions struct {
+	Rules *Rules
+	// Prefix is in front of all keys; empty means "sluice:".
+	Prefix string
+	// Timeout bounds Reserve, Extend, Settle and Peek, a second try included; 0 means 50 ms.
+	Timeout time.Duration
+	// Lease is for how long a call stays reserved when its gateway has died; 0 means 30 s. It
+	// is renewed after a third of it. What was reserved is settled after the lease and
+	// another two fifths, in which a gateway that lives after all can say so, plus up to two
+	// rounds of the sweeper, a sixth of the lease each.
+	Lease time.Duration
+	// Keep is for how long the id of a call is remembered, so that it settles once; 0 means 24 h.
+	Keep time.Duration
+	// Retention bounds the ledger.
+	Retention ledger.Retention
+	// MaxOpen bounds the calls that this process has open, about 1 KiB each; 0 means 65,536.
+	// Beyond it Reserve returns an error that wraps ErrUnavailable.
+	MaxOpen int
+	// Log gets warnings; nil means slog.Default.
+	Log *slog.Logger
+
+	clock string // replaces the scripts' clock line in tests
+}
+
+func (o *RedisOptions) setDefaults() {
+	if o.Prefix == "" {
+		o.Prefix = "sluice:"
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 50 * time.Millisecond
+	}
+	if o.Lease <= 0 {
+		o.Lease = 30 * time.Second
+	}
+	if o.Keep <= 0 {
+		o.Keep = 24 * time.Hour
+	}
+	if o.MaxOpen <= 0 {
+		o.MaxOpen = 1 << 16
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+}
+
+// Redis is the Limiter of many replicas: one Redis, a Redis Cluster or a Redis behind
+// Sentinel holds the buckets, and its clock is the only one that decides.
+//
+// The tenant's buckets of a call are in one hash slot and are decided by one script, exactly.
+// Shared buckets (global, provider, address, model) are in another slot and have a script of
+// their own. It runs second, and what the tenant's script has taken is given back when it
+// denies: a caller who hammers at its own limit then never takes from the buckets of others,
+// not even for the moment between two scripts. If the gateway dies in that moment, what it
+// took is a reservation like any other: its lease expires, and it is settled at nothing.
+//
+// The ledger's rows are posted by the script that settles.
+type Redis struct {
+	rules   *Rules
+	prefix  string
+	shared  string // slot of the shared scopes
+	o       RedisOptions
+	log     *slog.Logger
+	scripts redisScripts
+	store   redisStore
+	batch   *redisBatcher
+	name    string // of this process among the gateways
+
+	open *redisOpen
+	orgs redisOrgs
+
+	words    atomic.Uint64 // of extensions
+	state    redisCounters
+	stop     context.CancelFunc
+	stopped  context.Context
+	routines sync.WaitGroup
+}
+
+var _ Limiter = (*Redis)(nil)
+
+// redisCounters are written by the limiter's goroutines and read by State.
+type redisCounters struct {
+	replicas, swept, lost, clock atomic.Int64
+	evicts                       atomic.Pointer[string]
+}
+
+// RedisState is how the limiter stands.
+type RedisState struct {
+	Open     int   // calls of this process that are reserved
+	Replicas int   // gateways seen lately, this one included; 0 before the first round
+	Swept    int64 // calls of dead gateways that this one has settled
+	Lost     int64 // calls of this process that Redis forgot, or others took for dead
+	// ClockBack counts buckets that were found touched at a later time than Redis' clock shows.
+	ClockBack int64
+	// Evicts names the maxmemory-policy by which Redis may throw away buckets and reservations
+	// when its memory is full; empty: it throws nothing away, as it must, or it does not tell.
+	Evicts string
+}
+
+// State may be called at any time.
+func (r *Redis) State() RedisState {
+	s := RedisState{
+		Open: r.open.len(), Replicas: int(r.state.replicas.Load()), Swept: r.state.swept.Load(),
+		Lost: r.state.lost.Load(), ClockBack: r.state.clock.Load(),
+	}
+	if policy := r.state.evicts.Load(); policy != nil {
+		s.Evicts = *policy
+	}
+	return s
+}
+
+// Close stops renewing and sweeping. It waits for rounds under way, up to a second or two, and
+// leaves the client open. Calls that are open then are settled by other replicas as lost,
+// unless they are settled before.
+func (r *Redis) Close() error {
+	r.stop()
+	r.routines.Wait()
+	return nil
+}
+
+// Reserve implements Limiter. A reservation whose answer did not come in time is undone
+// later, unless the call is settled before.
+func (r *Redis) Reserve(ctx context.Context, c *Call) (Grant, error) {
+	p := r.newPlan(c.ID, &c.Who, c.Want)
+	if len(p.parts) == 0 {
+		return Grant{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+	defer cancel()
+	if p.tooLarge(nil, c.Want) != nil {
+		return r.refuse(ctx, c, p)
+	}
+	if !r.open.room() {
+		return Grant{}, fmt.Errorf("%w: too many open calls", ErrUnavailable)
+	}
+	return r.reserve(ctx, c, p)
+}
+
+func (r *Redis) reserve(ctx context.Context, c *Call, p *redisPlan) (Grant, error) {
+	states := make([]redisState, len(p.buckets))
+	for n := range p.parts {
+		enough, err := r.reservePart(ctx, c, p, n, states)
+		if err != nil {
+			r.open.undo(c, p, p.parts[:n+1])
+			return Grant{}, err
+		}
+		if !enough {
+			return Grant{}, r.deny(ctx, c, p, n, states)
+		}
+	}
+	r.open.add(c, p)
+	return p.grant(states), nil
+}
+
+// deny says what the call is over, in part n and all behind it. What the parts before it have
+// taken is given back.
+func (r *Redis) deny(ctx context.Context, c *Call, p *redisPlan, n int, states []redisState) error {
+	r.giveBack(ctx, c, p, p.parts[:n])
+	for i := range p.parts[:n] {
+		for _, b := range p.parts[i].buckets {
+			states[b].told = false
+		}
+	}
+	if rest := p.parts[n+1:]; len(rest) > 0 {
+		if _, err := r.look(ctx, p, rest, states); err != nil {
+			return err
+		}
+	}
+	if d := p.denied(states, c.Want); d != nil {
+		return d
+	}
+	return errReply
+}
+
+// refuse denies a call whose prompt alone is larger than a full bucket, unless its id was
+// granted before, when the limit was another one.
+func (r *Redis) refuse(ctx context.Context, c *Call, p *redisPlan) (Grant, error) {
+	states := make([]redisState, len(p.buckets))
+	known, err := r.look(ctx, p, p.parts, states)
+	if err != nil {
+		return Grant{}, err
+	}
+	if known {
+		return p.grant(states), nil
+	}
+	return Grant{}, p.tooLarge(states, c.Want)
+}
+
+var errReply = fmt.Errorf("%w: a script's answer makes no sense", ErrUnavailable)
+
+func (r *Redis) reservePart(ctx context.Context, c *Call, p *redisPlan, n int, states []redisState) (bool, error) {
+	part := &p.parts[n]
+	var row []byte
+	if n == 0 {
+		row = lostRow(c)
+	}
+	call := r.reserveCall(p, part, p.id, row)
+	calls := []*redisCall{call}
+	if !part.shared {
+		if register := r.register(p.org); register != nil {
+			calls = []*redisCall{register, call}
+		}
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		return false, err
+	}
+	verdict, err := r.readStates(call, part, states)
+	if err != nil || verdict != heldByDead {
+		return verdict == granted, err
+	}
+	sweep := r.sweepCall(part, sweepFew, nil)
+	if err := r.run(ctx, sweep); err != nil {
+		return false, err
+	}
+	call = r.reserveCall(p, part, p.id, row)
+	if err := r.run(ctx, call); err != nil {
+		return false, err
+	}
+	verdict, err = r.readStates(call, part, states)
+	return verdict == granted, err
+}
+
+// Verdicts of RESERVE. The third means that buckets have too little, but that some of what they
+// miss may be held by calls whose gateway died, so that it is worth to sweep and to try again.
+const (
+	denied = iota
+	granted
+	heldByDead
+)
+
+// readStates reads the reply of RESERVE.
+func (r *Redis) readStates(call *redisCall, part *redisPart, states []redisState) (verdict int64, err error) {
+	list, ok := call.numbers()
+	if !ok || len(list) < 2 || !part.read(states, list[1], list[2:]) {
+		return denied, errReply
+	}
+	for _, i := range part.buckets {
+		if states[i].at > states[i].now {
+			r.state.clock.Add(1)
+		}
+	}
+	return list[0], nil
+}
+
+func (r *Redis) reserveCall(p *redisPlan, part *redisPart, id string, row []byte) *redisCall {
+	keys := append([]string{part.key(p.id), part.open()}, part.keys...)
+	value, rules := part.reservation(p.org, row)
+	return &redisCall{script: r.scripts.reserve, keys: keys, args: []any{
+		id, r.o.Lease.Milliseconds(), r.keep(), value, rules,
+	}}
+}
+
+// keep is in seconds.
+func (r *Redis) keep() int64 { return max(1, int64(r.o.Keep/time.Second)) }
+
+// answer is how many milliseconds a gateway has to renew a lease that has expired.
+func (r *Redis) answer() int64 { return (r.o.Lease * 2 / 5).Milliseconds() }
+
+// shelf is where the slot's rows are; the shared slot has none.
+func (r *Redis) shelf(part *redisPart) string {
+	if part.shared {
+		return ""
+	}
+	return ledger.Shelf(part.slot)
+}
+
+// lostRow is what is posted if nobody settles the call; nothing if it has no row.
+func lostRow(c *Call) []byte {
+	row := c.Row
+	row.End = "lost"
+	return encodeRow(&row, c.ID)
+}
+
+// encodeRow gives nothing for a row that is empty but for its end.
+func encodeRow(row *ledger.Row, id string) []byte {
+	if *row == (ledger.Row{End: row.End}) {
+		return nil
+	}
+	if row.ID == "" {
+		named := *row
+		named.ID = id
+		row = &named
+	}
+	return ledger.Encode(nil, row)
+}
+
+// look reads the levels of the buckets of parts. It reports whether the call has, or had, a
+// reservation in each of them.
+func (r *Redis) look(ctx context.Context, p *redisPlan, parts []redisPart, states []redisState) (known bool, err error) {
+	calls := make([]*redisCall, len(parts))
+	for n := range parts {
+		calls[n] = r.reserveCall(p, &parts[n], "", nil)
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		return false, err
+	}
+	known = true
+	for n := range parts {
+		verdict, err := r.readStates(calls[n], &parts[n], states)
+		if err != nil {
+			return false, err
+		}
+		known = known && verdict == granted
+	}
+	return known, nil
+}
+
+// Peek implements Limiter.
+func (r *Redis) Peek(ctx context.Context, who *Subject) ([]Level, error) {
+	p := r.newPlan("", who, Cost{})
+	if len(p.parts) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+	defer cancel()
+	states := make([]redisState, len(p.buckets))
+	if _, err := r.look(ctx, p, p.parts, states); err != nil {
+		return nil, err
+	}
+	return p.grant(states).Levels, nil
+}
+
+// giveBack undoes what was taken before another script denied. If Redis does not answer, it
+// is done later.
+func (r *Redis) giveBack(ctx context.Context, c *Call, p *redisPlan, parts []redisPart) {
+	if len(parts) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.Timeout)
+	defer cancel()
+	calls := make([]*redisCall, len(parts))
+	for i := range parts {
+		calls[i] = r.settleCall(&parts[i], p.id, Cost{}, nil, true)
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		r.open.undo(c, p, parts)
+	}
+}
+
+func (r *Redis) settleCall(part *redisPart, id string, used Cost, row []byte, undo bool) *redisCall {
+	mode := ""
+	if undo {
+		mode = "undo"
+	}
+	return &redisCall{
+		script: r.scripts.settle, keys: []string{part.key(id), part.open()},
+		args: []any{id, packCost(used, 1), row, r.shelf(part), r.keep(), mode},
+	}
+}
+
+// Settle implements Limiter. After an error it may be tried again, by any replica and as
+// long as ids are remembered; this one goes on to renew the call's lease meanwhile.
+func (r *Redis) Settle(ctx context.Context, s *Settlement) error {
+	calls := r.settlement(s)
+	if len(calls) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+	defer cancel()
+	if err := r.run(ctx, calls...); err != nil {
+		return err
+	}
+	r.open.remove(s.Call.ID)
+	return nil
+}
+
+// settlement is a run of SETTLE in each slot where the call may have a reservation, and in
+// the tenant's for the row.
+func (r *Redis) settlement(s *Settlement) (calls []*redisCall) {
+	p, parts := r.open.settling(s.Call.ID, s.Used)
+	known := p != nil
+	if !known {
+		p = r.newPlan(s.Call.ID, &s.Call.Who, Cost{})
+		parts = p.parts
+	}
+	row := encodeRow(&s.Row, s.Call.ID)
+	if row != nil && (len(parts) == 0 || parts[0].shared) {
+		tenant := redisPart{slot: ledger.Slot(r.prefix, s.Call.Who.Org)}
+		calls = append(calls, r.settleCall(&tenant, p.id, s.Used, row, false))
+	}
+	for i := range parts {
+		call := r.settleCall(&parts[i], p.id, s.Used, row, false)
+		if known {
+			if rules := p.rulesNow(&parts[i], r.rules.set.Load()); rules != nil {
+				call.args = append(call.args, rules)
+			}
+		}
+		calls = append(calls, call)
+	}
+	return calls
+}
+
+// run sends the calls and tries those again, once, that failed for a reason which may be
+// gone. Scripts change nothing when they find that they have run already. The error wraps
+// ErrUnavailable.
+func (r *Redis) run(ctx context.Context, calls ...*redisCall) error {
+	if err := r.batch.do(ctx, calls); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	var again []*redisCall
+	for _, c := range calls {
+		if c.err != nil {
+			if !r.store.again(c) || ctx.Err() != nil {
+				return fmt.Errorf("%w: %w", ErrUnavailable, c.err)
+			}
+			again = append(again, c)
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	if err := r.batch.do(ctx, again); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	var errs []error
+	for _, c := range again {
+		errs = append(errs, c.err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
