@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"net/http"
+	"time"
 )
 
 // Kind says what an event is for. When one upstream payload carries several
@@ -101,6 +102,13 @@ type MetaData struct {
 	Model   string
 	Status  int         // of the upstream's answer, when it is to be passed on
 	Header  http.Header // response headers a client may see; owned by the receiver
+	Queue   *QueueData
+}
+
+// QueueData is where an answer stands in the line for its model.
+type QueueData struct {
+	Position int           // from 1; 0: it waits no longer
+	Waited   time.Duration // so far
 }
 
 // Stream yields an answer in batches, in order: one batch is what one upstream

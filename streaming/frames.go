@@ -7,7 +7,8 @@ import (
 	"sync"
 )
 
-// Frame is one server-sent event. Its slices are valid until the next call of Next.
+// Frame is one server-sent event. Its slices are valid until the next call of Next, and
+// may not be changed.
 type Frame struct {
 	Name []byte // of the event; empty for "message"
 	Data []byte // all data lines, joined by a newline
@@ -39,6 +40,7 @@ type Frames struct {
 	large      bool // an event was over the limit; nothing behind it is told
 
 	name    []byte
+	names   [][]byte // that have come
 	data    part
 	hasData bool
 	joined  []byte // data of an event with several data lines
@@ -107,6 +109,16 @@ func (f *Frames) Next() ([]Frame, error) {
 		return f.out, nil
 	}
 	return nil, err
+}
+
+// Unfinished reports whether data of an event has come whose end has not. At the end of
+// the source it tells a cut from an end; the event itself is never told.
+func (f *Frames) Unfinished() bool {
+	line := f.buf[min(f.start+f.scanned, f.end):f.end]
+	if f.skipLF && len(line) > 0 && line[0] == '\n' {
+		line = line[1:]
+	}
+	return f.hasData || len(line) > 0 && line[0] != ':'
 }
 
 // makeRoom moves what is left to the front and picks a buffer that fits.
@@ -256,9 +268,26 @@ func (f *Frames) dispatch() {
 			frame.Data = bytes.Clone(f.joined)
 		}
 		if len(f.name) > 0 {
-			frame.Name = bytes.Clone(f.name)
+			frame.Name = f.intern(f.name)
 		}
 		f.out = append(f.out, frame)
 	}
 	f.hasData, f.useJoin, f.name, f.joined = false, false, f.name[:0], f.joined[:0]
+}
+
+// A stream has few names, and repeats them: so many of such length are kept.
+const maxNames, maxNameLength = 16, 64
+
+// intern returns a copy of a name that stays as it is.
+func (f *Frames) intern(name []byte) []byte {
+	for _, known := range f.names {
+		if bytes.Equal(known, name) {
+			return known
+		}
+	}
+	name = bytes.Clone(name)
+	if len(f.names) < maxNames && len(name) <= maxNameLength {
+		f.names = append(f.names, name)
+	}
+	return name
 }

@@ -75,6 +75,23 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+func TestUnfinished(t *testing.T) {
+	for in, want := range map[string]bool{
+		"": false, "data: a\n\n": false, "data: a\r\n\r\n": false, "data: a\r\r": false, "data: a\n\n: ping\n": false, "data: a\n\n: pi": false,
+		"data: a\n\nevent: x\n": false, "data: a": true, "data: a\n": true, "data: a\r": true, "data: a\n\nda": true, "data: a\n\nevent: x\ndata": true,
+	} {
+		for how, src := range map[string]io.Reader{"whole": strings.NewReader(in), "bytes": iotest.OneByteReader(strings.NewReader(in))} {
+			f := NewFrames(src, 1<<10)
+			for _, err := f.Next(); err == nil; _, err = f.Next() {
+			}
+			if got := f.Unfinished(); got != want {
+				t.Errorf("%q, %s: %t", in, how, got)
+			}
+			f.Close()
+		}
+	}
+}
+
 func TestFrameOutAtOnce(t *testing.T) {
 	r, w := io.Pipe()
 	f := NewFrames(r, 1<<20)

@@ -30,9 +30,10 @@ func (l *Lines) Next() ([][]byte, error) {
 	if err := f.makeRoom(); err != nil {
 		return nil, err
 	}
-	n, err := f.src.Read(f.buf[f.end:])
+	room := f.buf[f.end:]
+	n, err := f.src.Read(room)
 	f.end += n
-	f.full = f.end == len(f.buf)
+	f.full, f.got = n > len(room)-len(room)/4, n // as in Frames
 	l.out = l.out[:0]
 	if n > 0 {
 		l.cut()

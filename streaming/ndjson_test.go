@@ -111,3 +111,32 @@ func (p *pieces) Read(b []byte) (int, error) {
 	p.text = p.text[n:]
 	return n, nil
 }
+
+// While much comes at once the large buffer stays, and it is given back when little comes.
+func TestLinesBuffer(t *testing.T) {
+	r, w := io.Pipe()
+	l := NewLines(r, 1<<20)
+	defer l.Close()
+	burst, small := strings.Repeat(`{"a":1}`+"\n", busyBuffer/8), `{"a":1}`+"\n"
+	go func() {
+		for range 4 {
+			_, _ = io.WriteString(w, burst)
+		}
+		for range 3 {
+			_, _ = io.WriteString(w, small)
+		}
+		_ = w.Close()
+	}()
+	var sizes []int
+	lines := 0
+	for got, err := l.Next(); err == nil; got, err = l.Next() {
+		lines += len(got)
+		sizes = append(sizes, len(l.in.buf))
+	}
+	if want := 4*strings.Count(burst, "\n") + 3; lines != want {
+		t.Errorf("%d lines of %d", lines, want)
+	}
+	if len(sizes) > 8 || sizes[len(sizes)-1] != idleBuffer {
+		t.Errorf("read into buffers of %v", sizes)
+	}
+}

@@ -112,8 +112,11 @@ func (x *run) pump(ctx context.Context, open func(context.Context) Stream) (err 
 func (x *run) send(batch []Event) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.last = Uptime()
-	x.progress.Count(batch, x.last)
+	now := Uptime()
+	if len(batch) > 1 || batch[0].Kind != Meta { // nothing is written of a description alone
+		x.last = now
+	}
+	x.progress.Count(batch, now)
 	if err := x.dst.Send(batch); err != nil {
 		x.sendErr = err
 		x.cancel(err)
