@@ -30,6 +30,8 @@ type accessLine struct {
 	end                                   end
 	err                                   error
 	took                                  time.Duration
+	reserved, money                       int64  // tokens; nano-dollars
+	limit                                 string // that was over
 }
 
 // NewAccessLog starts the writer. queue bounds the lines waiting; flush, which may be
@@ -95,10 +97,16 @@ func (a *AccessLog) write(l *accessLine) {
 	if r.Stop != "" {
 		attrs = append(attrs, slog.String("finish", r.Stop))
 	}
+	if l.limit != "" {
+		attrs = append(attrs, slog.String("limit", l.limit))
+	}
+	if l.money > 0 {
+		attrs = append(attrs, slog.String("usd", dollars(l.money)))
+	}
 	for _, n := range []struct {
 		name  string
 		value int64
-	}{{"heartbeats", r.Heartbeats}, {"malformed", r.Malformed}, {"repaired", r.Repaired}} {
+	}{{"reserved", l.reserved}, {"heartbeats", r.Heartbeats}, {"malformed", r.Malformed}, {"repaired", r.Repaired}} {
 		if n.value > 0 {
 			attrs = append(attrs, slog.Int64(n.name, n.value))
 		}

@@ -1,11 +1,12 @@
 package handlers
 
 import (
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -30,9 +31,10 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 func newRequestID() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:])
-	return "req_" + hex.EncodeToString(b[:])
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], rand.Uint64())
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	return "req_" + hex.EncodeToString(b[:12])
 }
 
 func requestID(c echo.Context) string { return c.Response().Header().Get(headerRequestID) }
@@ -41,21 +43,12 @@ func requestID(c echo.Context) string { return c.Response().Header().Get(headerR
 // that body, which net/http wants to read first.
 const lingerTime = 300 * time.Millisecond
 
-// bound gives a client so much time for its request body; the handler that has read
-// it whole lifts the limit. Who is refused before that has less left.
-func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
+// linger leaves a client whose request was refused little time for the rest of its body.
+func (s *Server) linger(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		r := c.Request()
-		if s.opt.BodyTime <= 0 || r.ContentLength == 0 {
-			return next(c)
-		}
-		rc := http.NewResponseController(c.Response().Writer)
-		if err := rc.SetReadDeadline(time.Now().Add(s.opt.BodyTime)); err != nil {
-			return next(c)
-		}
 		err := next(c)
-		if err != nil && !c.Response().Committed {
-			_ = rc.SetReadDeadline(time.Now().Add(min(lingerTime, s.opt.BodyTime)))
+		if err != nil && !c.Response().Committed && c.Request().ContentLength != 0 {
+			_ = http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Now().Add(lingerTime)) // a writer without deadlines has no rest
 		}
 		return err
 	}
@@ -134,7 +127,7 @@ type CORS struct {
 }
 
 // exposed are the answer headers that a page may read.
-const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, x-sluice-dropped-params, openai-processing-ms, inference-header-content-length, " +
+const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, x-sluice-dropped-params, x-sluice-reasoning, openai-processing-ms, inference-header-content-length, " +
 	"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, " +
 	"x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 

@@ -65,6 +65,18 @@ var (
 	endLifetime = end{"connection_limit", http.StatusServiceUnavailable, "service_unavailable_error", "websocket_connection_limit_reached", false}
 )
 
+// The ends that limits make. The types of the first two are OpenAI's.
+var (
+	endOverRequests = end{"over_limit", http.StatusTooManyRequests, "requests", "rate_limit_exceeded", false}
+	endOverTokens   = end{"over_limit", http.StatusTooManyRequests, "tokens", "rate_limit_exceeded", false}
+	endOverBudget   = end{"over_budget", http.StatusTooManyRequests, "insufficient_quota", "insufficient_quota", true}
+	// endBudget is of an answer that was under way.
+	endBudget = end{"budget_exhausted", http.StatusTooManyRequests, "insufficient_quota", "budget_exhausted", true}
+	// endOverBurst is of a request that no waiting helps; 400 keeps SDKs from trying.
+	endOverBurst = end{"over_burst", http.StatusBadRequest, invalidRequest, "request_too_large", true}
+	endNoLimits  = end{"quota_unavailable", http.StatusServiceUnavailable, "service_unavailable_error", "quota_unavailable", false}
+)
+
 // The ends that only a WebSocket connection knows.
 var (
 	errCancelled = errors.New("cancelled by the client")
@@ -83,6 +95,9 @@ type failure struct {
 func describe(err error) failure {
 	if e := providers.AsError(err); e != nil { // first: a dial that timed out is a DeadlineExceeded too
 		return fromProvider(e)
+	}
+	if f, ok := fromLimit(err); ok {
+		return f
 	}
 	switch {
 	case err == nil:

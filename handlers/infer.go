@@ -44,7 +44,7 @@ func (s *Server) infer(c echo.Context) error {
 	}
 	out := s.sink(c, req)
 	defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-	err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
+	err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req), header: c.Response().Header()}, out, streaming.NewProgress(start))
 	switch {
 	case !out.Started():
 		c.Set(toldKey, true)

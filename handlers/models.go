@@ -43,13 +43,14 @@ func (s *Server) model(c echo.Context) error {
 		}
 	}
 	if s.opt.Catalog.Has(c.Request().Context(), id) {
-		return c.JSONBlob(http.StatusOK, append(appendModel(nil, &providers.Model{ID: id, OwnedBy: "sluice"}), '\n'))
+		m := providers.Model{ID: id, OwnedBy: "sluice", Capabilities: s.opt.Catalog.Capabilities(c.Request().Context(), id)}
+		return c.JSONBlob(http.StatusOK, append(appendModel(nil, &m), '\n'))
 	}
 	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: "The model " + strconv.Quote(id) + " does not exist. GET /v1/models lists the models that can be used."}
 }
 
 // appendModel writes an entry with OpenAI's four members, whatever the upstream
-// left out, and keeps what else it said.
+// left out, and what the model is known to do, and keeps what else the upstream said.
 func appendModel(dst []byte, m *providers.Model) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = jsonscan.AppendQuote(dst, m.ID)
@@ -57,20 +58,25 @@ func appendModel(dst []byte, m *providers.Model) []byte {
 	dst = strconv.AppendInt(dst, m.Created, 10)
 	dst = append(dst, `,"owned_by":`...)
 	dst = jsonscan.AppendQuote(dst, m.OwnedBy)
+	known := m.Capabilities.AppendJSON(nil)
+	if known != nil {
+		dst = append(append(dst, `,"capabilities":`...), known...)
+	}
 	if len(m.Raw) > 0 && m.Raw[0] == '{' {
-		dst = appendOthers(dst, m.Raw)
+		dst = appendOthers(dst, m.Raw, known != nil)
 	}
 	return append(dst, '}')
 }
 
-// appendOthers adds the members of an entry that OpenAI does not define.
-func appendOthers(dst, raw []byte) []byte {
+// appendOthers adds the members of an entry that OpenAI does not define. The upstream's own
+// word for what the model can do has one form with each maker, and yields to ours.
+func appendOthers(dst, raw []byte, known bool) []byte {
 	c := jsonscan.Cursor{B: raw}
 	for c.Object(); c.Key(); {
 		name := string(c.Name)
 		v := c.Skip()
-		switch name {
-		case "id", "object", "created", "owned_by":
+		switch {
+		case name == "id", name == "object", name == "created", name == "owned_by", name == "capabilities" && known:
 		default:
 			dst = append(append(append(dst, `,"`...), name...), `":`...)
 			dst = append(dst, v.Of(raw)...)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice/providers"
+	"sluice/ratelimit"
 	"sluice/streaming"
 )
 
@@ -38,6 +39,12 @@ type Observer struct {
 	retries   prometheus.Counter
 	refused   *prometheus.CounterVec
 	sockets   prometheus.Gauge
+
+	denials        *prometheus.CounterVec
+	reservations   prometheus.Gauge
+	settleFailures prometheus.Counter
+	store          *prometheus.HistogramVec
+	money          *prometheus.CounterVec
 }
 
 // buckets double from the first value to the last, as the OpenTelemetry
@@ -69,9 +76,15 @@ func NewObserver(log *AccessLog) *Observer {
 		retries:   plain("gateway_retries_total", "Attempts beyond the first of an answer."),
 		refused:   counter("gateway_refused_requests_total", "Requests that came to no answer, by why.", "end"),
 		sockets:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "gateway_websocket_connections", Help: "WebSocket connections that are open, with and without answers."}),
+
+		denials:        counter("gateway_limit_denials_total", "Answers that were refused or ended, by the limit that had too little left.", "limit"),
+		reservations:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "gateway_limit_reservations_open", Help: "Answers whose cost is reserved and not settled yet."}),
+		settleFailures: plain("gateway_settle_failures_total", "Answers whose cost could not be settled."),
+		store:          histogram("gateway_redis_duration_seconds", "Time of a question to Redis, by what was asked and whether it was answered.", buckets(0.0001, 7), "operation", "outcome"),
+		money:          counter("gateway_cost_dollars_total", "What answers have cost by the configured prices.", "model"),
 	}
 	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.unstopped, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused, o.sockets,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		o.denials, o.reservations, o.settleFailures, o.store, o.money, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if log != nil {
 		o.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "gateway_access_lines_dropped_total", Help: "Access lines dropped because the log could not keep up."}, log.Dropped))
@@ -114,17 +127,20 @@ func (o *Observer) begin(c *call) *live {
 }
 
 // end settles an answer: what flowed is counted once, however it ended.
-func (l *live) end(p *streaming.Progress, err error) {
+func (l *live) end(a *account, err error) {
 	l.active.Dec()
 	f := describe(err)
-	r := p.Report()
-	r.Usage = settled(l.call.req, &r, err)
+	r := a.p.Report()
+	r.Usage = a.bill.usage
 	took := time.Since(r.Start)
 	l.observer.count(l.call.req, &r, f.end, took)
+	if a.bill.money > 0 {
+		l.observer.money.WithLabelValues(l.observer.modelLabel(l.call.req, &r)).Add(float64(a.bill.money) / 1e9)
+	}
 	if l.observer.access != nil {
 		req := l.call.req
 		l.observer.access.add(&accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, transport: l.call.transport, model: req.Model, stream: req.Stream,
-			report: r, end: f.end, err: err, took: took})
+			report: r, end: f.end, err: err, took: took, reserved: a.bill.reserved, money: a.bill.money, limit: limitID(err)})
 	}
 }
 
@@ -134,6 +150,29 @@ func (o *Observer) refuse(id, remote, route string, f failure) {
 	if o.access != nil {
 		o.access.add(&accessLine{id: id, remote: remote, model: route[:min(len(route), maxRoute)], end: f.end, err: errors.New(f.message)})
 	}
+}
+
+// denied counts a denial at each limit that had too little.
+func (o *Observer) denied(d *ratelimit.Denied) {
+	for _, over := range d.Over {
+		o.denials.WithLabelValues(over.Rule.ID).Inc()
+	}
+}
+
+// StoreTook notes how long a question to the store of the limits took. It may be called
+// from any goroutine.
+func (o *Observer) StoreTook(operation string, d time.Duration, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	o.store.WithLabelValues(operation, outcome).Observe(d.Seconds())
+}
+
+// Watch registers a gauge that is read when metrics are asked for. It must be called
+// once for a name, before the metrics are served.
+func (o *Observer) Watch(name, help string, read func() float64) {
+	o.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 }
 
 // socket counts a WebSocket connection; the function ends it.

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -39,7 +38,7 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		}
 		out := s.sink(c, req)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
-		err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req)}, out, streaming.NewProgress(start))
+		err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req), header: c.Response().Header()}, out, streaming.NewProgress(start))
 		if !out.Started() {
 			c.Set(toldKey, true)
 			return err
@@ -95,7 +94,7 @@ func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.readBody(c, s.bodyLimit(op))
+	body, err := s.readRequest(c, op, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -152,13 +151,9 @@ func (s *Server) readBody(c echo.Context, limit int64) ([]byte, error) {
 		return nil, tooLarge(limit)
 	}
 	body, err := readAll(http.MaxBytesReader(c.Response().Writer, r.Body, limit), r.ContentLength)
-	if big := new(http.MaxBytesError); errors.As(err, &big) {
-		return nil, tooLarge(limit)
-	}
 	if err != nil {
-		return nil, &providers.Error{Kind: providers.BadRequest, Message: "The request body could not be read to its end.", Err: err}
+		return nil, unread(err, limit)
 	}
-	_ = http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{}) // a writer without deadlines had none set
 	return body, nil
 }
 

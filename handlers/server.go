@@ -13,6 +13,7 @@ import (
 
 	"sluice/handlers/auth"
 	"sluice/providers"
+	"sluice/ratelimit/fair"
 	"sluice/streaming"
 )
 
@@ -26,6 +27,8 @@ type Catalog interface {
 	Models(ctx context.Context) []providers.Model
 	// Has reports whether a model that may not be listed can be asked for.
 	Has(ctx context.Context, model string) bool
+	// Capabilities are what is known of a model now; it waits for nobody.
+	Capabilities(ctx context.Context, model string) providers.Capabilities
 }
 
 // Options are what the handlers need from outside.
@@ -33,11 +36,13 @@ type Options struct {
 	Provider providers.Provider // the router
 	Catalog  Catalog
 	Auth     Authenticator
-	Relay    streaming.Relay // Total is set per request
+	// Callers, if not nil, finds the caller by the name of a key, for tickets.
+	Callers func(key string) (auth.Principal, bool)
+	Relay   streaming.Relay // Total is set per request
 	// Total bounds a whole answer by its model.
 	Total      func(ctx context.Context, model string) time.Duration
 	WriteLimit time.Duration // for one write to a client
-	BodyTime   time.Duration // for a client to send its request body
+	BodyTime   time.Duration // for a client to send a message over WebSocket
 	Body       int64         // bytes of a request body
 	BodyVision int64         // bytes of a request body with images or a form
 	Depth      int           // nesting of a request's JSON
@@ -45,9 +50,12 @@ type Options struct {
 	WebSocket  WebSocket
 	Tickets    Ticketer
 	Proxies    []*net.IPNet // whose X-Forwarded-For and X-Forwarded-Host are believed
-	Observer   *Observer
-	Drain      *Drain
-	Log        *slog.Logger
+	Quota      *Quota       // nil: no limits, and nothing is written down
+	// Line, if not nil, finds where answers of a model wait for a place; nil: they need none.
+	Line     func(model string) *fair.Queue
+	Observer *Observer
+	Drain    *Drain
+	Log      *slog.Logger
 }
 
 // Server serves the API.
@@ -63,7 +71,7 @@ func New(opt Options) *Server {
 	s.echo.HTTPErrorHandler = s.fail
 	s.echo.IPExtractor = clientAddress(opt.Proxies)
 	s.echo.Pre(s.opt.CORS.middleware, withoutTrailingSlash)
-	s.echo.Use(s.identify, s.recover, s.bound)
+	s.echo.Use(s.identify, s.recover, s.linger)
 	for _, prefix := range []string{"/v1", ""} {
 		s.routes(s.echo.Group(prefix))
 	}
@@ -93,6 +101,7 @@ func (s *Server) routes(g *echo.Group) {
 	for _, path := range passed {
 		g.POST(path, s.relay(providers.Passthrough, path))
 	}
+	get(g, "/usage", s.usage)
 	get(g, "/models", s.models)
 	get(g, "/models/*", s.model)
 	g.POST("/models/*", s.infer)

@@ -137,7 +137,7 @@ func (s *Server) caller(r *http.Request) (auth.Principal, error) {
 	h := http.Header{"Authorization": r.Header["Authorization"], "Api-Key": r.Header["Api-Key"]}
 	for _, e := range offered(r) {
 		if ticket, ok := strings.CutPrefix(e, subprotocolTicket); ok {
-			return s.opt.Tickets.Redeem(r.Context(), ticket)
+			return s.redeem(r.Context(), ticket)
 		}
 		if key, ok := strings.CutPrefix(e, subprotocolKey); ok {
 			if h.Get("Api-Key") != "" && h.Get("Api-Key") != key {
@@ -147,6 +147,20 @@ func (s *Server) caller(r *http.Request) (auth.Principal, error) {
 		}
 	}
 	return s.opt.Auth.Authenticate(h)
+}
+
+// redeem finds the caller behind a ticket, as the key in whose name it was made has it
+// now.
+func (s *Server) redeem(ctx context.Context, ticket string) (auth.Principal, error) {
+	who, err := s.opt.Tickets.Redeem(ctx, ticket)
+	if err != nil || s.opt.Callers == nil {
+		return who, err
+	}
+	who, ok := s.opt.Callers(who.Key)
+	if !ok {
+		return who, &providers.Error{Kind: providers.Forbidden, Code: "invalid_ticket", Message: "The key that the ticket was made for is not known here."}
+	}
+	return who, nil
 }
 
 // originAllowed guards against pages that use their visitor's network: a browser

@@ -143,8 +143,20 @@ func (x *session) serve(l *wsLane, req *providers.Request) (err error) {
 	}
 	defer x.srv.opt.Drain.Leave()
 	p := streaming.NewProgress(time.Now())
-	enc := &laneEncoder{Encoder: encoder(req, l.framing), stream: l.id, req: req, progress: p}
-	return x.srv.answer(l.ctx, &call{req: req, who: x.who, remote: x.remote, transport: "ws"}, l.out.Sink(enc), p)
+	c := &call{req: req, who: x.who, remote: x.remote, transport: "ws"}
+	enc := &laneEncoder{Encoder: encoder(req, l.framing), stream: l.id, call: c, progress: p}
+	defer func() { x.tellLimits(l, c.account) }()
+	return x.srv.answer(l.ctx, c, l.out.Sink(enc), p)
+}
+
+// tellLimits tells the client what its limits leave, when an answer has ended.
+func (x *session) tellLimits(l *wsLane, a *account) {
+	if a == nil || x.ctx.Err() != nil {
+		return
+	}
+	if levels := a.levelsNow(x.ctx); len(levels) > 0 {
+		l.out.Post(appendLimits(nil, levels))
+	}
 }
 
 // turnAway ends a request whose turn came too late: nothing was asked of an upstream.
@@ -164,15 +176,18 @@ func (x *session) turnAway(l *wsLane, req *providers.Request, why error) error {
 type laneEncoder struct {
 	streaming.Encoder
 	stream   string
-	req      *providers.Request
+	call     *call
 	progress *streaming.Progress
 	finish   string // of the choice that finished first
 }
 
-// Append notes the finish reason on the way.
+// Append notes the finish reason on the way, and tells the place in the line for the model.
 func (e *laneEncoder) Append(dst []byte, ev *streaming.Event) ([]byte, error) {
 	if ev.Stop != "" && e.finish == "" {
 		e.finish = ev.Stop
+	}
+	if ev.Meta != nil && ev.Meta.Queue != nil {
+		dst = streaming.EndMessage(append(dst, acceptedMessage(e.stream, e.call.req.ID, ev.Meta.Queue.Position)...))
 	}
 	return e.Encoder.Append(dst, ev)
 }
@@ -180,15 +195,15 @@ func (e *laneEncoder) Append(dst []byte, ev *streaming.Event) ([]byte, error) {
 // AppendEnd tells the end: done, cancelled or the error.
 func (e *laneEncoder) AppendEnd(dst []byte, err error) []byte {
 	r := e.progress.Report()
-	u := settled(e.req, &r, err)
+	u := &e.call.account.bill.usage // settled by now
 	switch {
 	case err == nil:
 		dst = e.Encoder.AppendEnd(dst, nil)
-		dst = appendDone(dst, e.stream, e.finish, &u, r.TTFT, time.Since(r.Start))
+		dst = appendDone(dst, e.stream, e.finish, u, r.TTFT, time.Since(r.Start))
 	case errors.Is(err, errCancelled):
-		dst = appendCancelled(dst, e.stream, &u)
+		dst = appendCancelled(dst, e.stream, u)
 	default:
-		dst = describe(err).appendErrorMessage(dst, e.stream, e.req.ID)
+		dst = describe(err).appendErrorMessage(dst, e.stream, e.call.req.ID)
 	}
 	return streaming.EndMessage(dst)
 }

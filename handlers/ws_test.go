@@ -67,7 +67,7 @@ func connectOdd(t *testing.T) odd {
 	t.Helper()
 	o := odd{drain: NewDrain(), log: &lockedBuffer{}}
 	s := New(Options{
-		Provider: oddities{}, Auth: auth.NewKeys(map[[sha256.Size]byte]string{sha256.Sum256([]byte("sk")): "app"}),
+		Provider: oddities{}, Auth: auth.NewKeys(map[[sha256.Size]byte]auth.Principal{sha256.Sum256([]byte("sk")): {Key: "app"}}),
 		Total: func(_ context.Context, model string) time.Duration {
 			if model == "panics-early" {
 				panic("the wiring is broken")

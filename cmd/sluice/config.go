@@ -28,9 +28,15 @@ type Config struct {
 	WebSocket     WebSocket     `toml:"websocket" doc:"Connections that carry many answers side by side: GET /v1/chat/completions and /v1/completions with an upgrade."`
 	Demo          Demo          `toml:"demo" doc:"The embedded demo models (demo-echo, demo-slow, demo-tools, ...): try everything without a key."`
 	ModelsListing ModelsListing `toml:"models_listing" doc:"How the upstreams are asked which models they have."`
+	Redis         Redis         `toml:"redis" doc:"Where limits are counted when several gateways share them (docs/quotas.md). A Redis of their own, with maxmemory-policy noeviction."`
+	Data          Data          `toml:"data" doc:"What is kept on this machine."`
 	Keys          []Key         `toml:"keys" doc:"Who may call. With no key at all the gateway listens on loopback only and prints one that it generates."`
 	Upstreams     []Upstream    `toml:"upstreams" doc:"The servers that hold the models."`
 	Models        []Model       `toml:"models" doc:"Public names for models: aliases, and pools over several upstreams."`
+
+	Limits    []Limit    `toml:"limits" doc:"What callers may take (docs/quotas.md). A request is held against all limits that apply."`
+	Prices    []Price    `toml:"prices" doc:"What models cost, for limits in US dollars and for usage records."`
+	Estimates []Estimate `toml:"estimates" doc:"How the tokens of a request are estimated before it runs. What it has really used counts at its end."`
 
 	file    string            // the file that was read, "" for none
 	sources map[string]Source // by path, such as "upstreams[0].base_url"; absent means default
@@ -147,7 +153,14 @@ type Key struct {
 	Key     Secret `toml:"key" group:"key" example:"\"${APP_KEY}\"" doc:"The key that the caller sends."`
 	KeyFile string `toml:"key_file" group:"key" example:"\"secrets/app.key\"" doc:"Or a file that holds it."`
 	Hash    Secret `toml:"hash" group:"key" example:"\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"" doc:"Or the SHA-256 of it: printf %s \"$APP_KEY\" | sha256sum"`
+	Org     string `toml:"org" doc:"Organisation of the caller, for limits and usage records."`
+	Team    string `toml:"team" doc:"Team in the organisation."`
+	User    string `toml:"user" doc:"User in the organisation."`
+
+	Limits []KeyLimit `toml:"limits" example:"[{ requests_per_minute = 60, tokens_per_minute = 100_000 }]" doc:"Limits of this key beside those of [[limits]], with the same keys but id and only; the scope is \"key\" or \"key_model\"."`
 }
+
+func (k *Key) setDefaults() { k.Limits = []KeyLimit{} }
 
 // hashPrefix is the one hash that Key.Hash knows.
 const hashPrefix = "sha256:"
@@ -171,6 +184,7 @@ func (k Key) Digest() (sum [sha256.Size]byte, ok bool) {
 type Upstream struct {
 	Name         string            `toml:"name" example:"\"openai\"" doc:"Name in targets and logs: letters, digits, dot, dash, underscore."`
 	Kind         string            `toml:"kind" doc:"Wire protocol: \"openai\" is OpenAI and everything that speaks its API; others are \"anthropic\", \"gemini\", \"kserve\" (Triton too), \"mii\", \"ollama\", \"tgi\"."`
+	Profile      string            `toml:"profile" oneof:",mii" doc:"For kind = \"openai\": a server with ways of its own; \"mii\" is DeepSpeed-MII's openai_api_server"`
 	BaseURL      string            `toml:"base_url" example:"\"https://api.openai.com/v1\"" doc:"Where its API begins, version included."`
 	APIKey       Secret            `toml:"api_key" group:"api_key" example:"\"${OPENAI_API_KEY}\"" doc:"Credential of the gateway at this upstream."`
 	APIKeyFile   string            `toml:"api_key_file" group:"api_key" example:"\"secrets/openai.key\"" doc:"Or a file that holds it."`
@@ -182,9 +196,12 @@ type Upstream struct {
 	Local        bool              `toml:"local" doc:"A server of your own that may load a model on demand: the _local limits hold."`
 	Models       []string          `toml:"models" doc:"Its models, by name or pattern (\"gpt-*\"); [] asks the upstream."`
 	ListModels   bool              `toml:"list_models" doc:"Whether it is asked for its models."`
+	Capabilities map[string]bool   `toml:"capabilities" doc:"What its models can do, where that is known better here, such as { vision = false, tools = true }. A request that needs more gets 400, or another target of its model. Names: docs/adapters.md."`
 	Unsupported  string            `toml:"unsupported" oneof:"reject,drop" doc:"A parameter that its protocol has no counterpart for, as 400, or left out and named in the header x-sluice-dropped-params"`
+	Reasoning    string            `toml:"reasoning" oneof:"reasoning_content,both,inline" doc:"How reasoning is presented: as reasoning_content, also as reasoning, or in a <think> block inside the content"`
 	HTTP2        bool              `toml:"http2" doc:"Whether HTTP/2 is spoken where the upstream offers it."`
 	MaxConns     int               `toml:"max_conns" min:"0" doc:"Connections at once; 0 is no bound."`
+	MaxRunning   int               `toml:"max_concurrent" min:"0" doc:"Attempts of this gateway that run there at once; 0 is no bound. Beyond it other targets are asked, and without one left 429."`
 	IdleConns    int               `toml:"idle_conns" min:"0" doc:"Idle connections kept for reuse."`
 	IdleTimeout  Duration          `toml:"idle_timeout" min:"1ms" doc:"How long an idle connection is kept."`
 	ConnLifetime Duration          `toml:"conn_lifetime" doc:"Age at which a connection is replaced once it is idle; \"0s\" is no bound."`
@@ -194,6 +211,7 @@ type Upstream struct {
 	FirstTokenTimeout    *Duration `toml:"first_token_timeout" min:"1ms" example:"\"2m\"" doc:"Instead of timeouts.first_token."`
 	BetweenTokensTimeout *Duration `toml:"between_tokens_timeout" min:"1ms" example:"\"1m\"" doc:"Instead of timeouts.between_tokens."`
 
+	OpenAI    OpenAI    `toml:"openai" doc:"For kind = \"openai\"."`
 	MII       MII       `toml:"mii" doc:"For kind = \"mii\" (base_url is http://host:port of the load balancer, or of the RESTful gateway)."`
 	Ollama    Ollama    `toml:"ollama" doc:"For kind = \"ollama\" (base_url is the root of the server)."`
 	TGI       TGI       `toml:"tgi" doc:"For kind = \"tgi\", the native API of Text Generation Inference (base_url is the root of the server)."`
@@ -204,11 +222,18 @@ type Upstream struct {
 
 // Model is one [[models]] table: a public name over a pool of targets.
 type Model struct {
-	Name               string    `toml:"name" example:"\"assistant\"" doc:"The name that callers use."`
-	PresentAs          string    `toml:"present_as" doc:"Model name shown in answers; \"\" leaves the upstream's own."`
-	FirstTokenFailover *Duration `toml:"first_token_failover" example:"\"30s\"" doc:"Wait for the first token while another target is left. Unset: 30s and 1s per 1,000 prompt tokens, four times that for reasoning; off for local upstreams."`
-	Targets            []Target  `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets. The upstream \"demo\" is the embedded one."`
+	Name               string          `toml:"name" example:"\"assistant\"" doc:"The name that callers use."`
+	PresentAs          string          `toml:"present_as" doc:"Model name shown in answers; \"\" leaves the upstream's own."`
+	Reasoning          string          `toml:"reasoning" oneof:",reasoning_content,both,inline" doc:"How reasoning is presented; \"\" is as each upstream says"`
+	FirstTokenFailover *Duration       `toml:"first_token_failover" example:"\"30s\"" doc:"Wait for the first token while another target is left. Unset: 30s and 1s per 1,000 prompt tokens, four times that for reasoning; off for local upstreams."`
+	MaxRunning         int             `toml:"max_concurrent" min:"0" doc:"Answers of this gateway that run at once; 0 is no bound. Beyond it they wait in a line, which serves the organisation (or key) next that has had the fewest tokens."`
+	Queue              int             `toml:"queue" min:"-1" doc:"Answers that may wait; beyond it 429. 0 is twice max_concurrent, -1 is none."`
+	QueueWait          Duration        `toml:"queue_wait" min:"1ms" doc:"How long one may wait; then 429."`
+	Capabilities       map[string]bool `toml:"capabilities" doc:"What this model can do, at whatever target, as at an upstream; this goes before what is said there."`
+	Targets            []Target        `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets. The upstream \"demo\" is the embedded one."`
 }
+
+func (m *Model) setDefaults() { m.QueueWait = 5 * second }
 
 // Target is one element of a model's targets.
 type Target struct {
@@ -229,7 +254,7 @@ func defaultConfig() *Config {
 	c := &Config{}
 	for _, d := range []defaulter{
 		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Drain,
-		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing,
+		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing, &c.Redis, &c.Data,
 	} {
 		d.setDefaults()
 	}
@@ -303,9 +328,10 @@ func (m *ModelsListing) setDefaults() {
 
 func (u *Upstream) setDefaults() {
 	*u = Upstream{
-		Kind: "openai", Auth: "auto", Unsupported: "reject", ListModels: true, HTTP2: true,
+		Kind: "openai", Auth: "auto", Unsupported: "reject", Reasoning: "reasoning_content", ListModels: true, HTTP2: true,
 		IdleConns: 256, IdleTimeout: 90 * second,
 	}
+	u.OpenAI.setDefaults()
 	u.MII.setDefaults()
 	u.TGI.setDefaults()
 	u.Anthropic.setDefaults()

@@ -53,6 +53,10 @@ func (d *decoder) validate(cfg *Config, kinds []string) {
 	d.validateKeys(cfg.Keys)
 	d.validateUpstreams(cfg, kinds)
 	d.validateModels(cfg)
+	d.validateRedis(&cfg.Redis)
+	cfg.Data.Dir = d.resolveSet("data.dir", cfg.Data.Dir)
+	d.validatePrices(cfg)
+	d.validateLimits(cfg)
 	if !cfg.Demo.Enabled && len(cfg.Upstreams) == 0 && !d.bad["upstreams"] {
 		d.failAt("demo.enabled", "there is nothing to serve: add [[upstreams]] or turn the demo models on")
 	}
@@ -142,6 +146,11 @@ func (d *decoder) validateKeys(keys []Key) {
 		path := fmt.Sprintf("keys[%d]", i)
 		d.validateName(path+".name", k.Name)
 		d.unique(names, k.Name, path+".name")
+		for _, n := range []struct{ key, name string }{{"org", k.Org}, {"team", k.Team}, {"user", k.User}} {
+			if n.name != "" {
+				d.validateName(path+"."+n.key, n.name)
+			}
+		}
 		if !k.Key.IsSet() && k.KeyFile == "" && !k.Hash.IsSet() {
 			if !d.bad[path+".key"] && !d.bad[path+".hash"] && !d.bad[path+".key_file"] {
 				d.failAt(path+".key", "give one of key, key_file and hash")
@@ -210,6 +219,7 @@ func (d *decoder) validateUpstreams(cfg *Config, kinds []string) {
 		if strings.ContainsFunc(u.APIKey.Reveal(), notHeaderSafe) {
 			d.failAt(givenAs(at, "api_key", u.APIKeyFile), "a key has no spaces, control or non-ASCII characters")
 		}
+		d.validateOpenAI(at, u)
 		if u.Kind == "mii" {
 			d.validateMII(at, u)
 		}
@@ -222,6 +232,7 @@ func (d *decoder) validateUpstreams(cfg *Config, kinds []string) {
 		for name, value := range u.Headers {
 			d.validateHeader(join(at+".headers", name), name, value)
 		}
+		d.validateCapabilities(at+".capabilities", u.Capabilities)
 		for j, pattern := range u.Models {
 			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
 				d.failAt(fmt.Sprintf("%s.models[%d]", at, j), `want a model's name or a pattern such as "gpt-*"`)
@@ -300,6 +311,7 @@ func (d *decoder) validateModels(cfg *Config) {
 			d.failAt(at+".name", "want up to 256 visible ASCII characters")
 		}
 		d.unique(names, m.Name, at+".name")
+		d.validateCapabilities(at+".capabilities", m.Capabilities)
 		if len(m.Targets) == 0 {
 			d.failAt(at+".targets", "at least one target is required")
 			continue

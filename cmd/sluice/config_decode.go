@@ -53,7 +53,7 @@ func (d *decoder) table(n *node, v reflect.Value, path string) {
 	}
 	for _, f := range fieldsOf(v.Type()) {
 		if child := n.keys[f.name]; child != nil {
-			d.value(child, v.Field(f.index), join(path, f.name), f)
+			d.value(child, v.FieldByIndex(f.index), join(path, f.name), f)
 		}
 	}
 }
@@ -236,9 +236,9 @@ func (n *node) fits(t reflect.Type, s shape) bool {
 		return s == shapeBool
 	case nodeInt:
 		zero := strings.Trim(n.text, "+-0_") == ""
-		return s == shapeInt || s == shapeFloat || t == sizeType || t == durationType && zero
+		return s == shapeInt || s == shapeFloat || t == sizeType || t == dollarsType || t == durationType && zero
 	case nodeFloat:
-		return s == shapeFloat
+		return s == shapeFloat || t == dollarsType
 	}
 	return false
 }
@@ -250,6 +250,8 @@ func wantOf(t reflect.Type, s shape) string {
 		return `a duration in quotes, such as "30s"`
 	case sizeType:
 		return `a size such as 4096 or "10MiB"`
+	case dollarsType:
+		return "an amount in US dollars, such as 0.15"
 	}
 	if s == shapeText || s == shapeString {
 		return "a string in quotes"

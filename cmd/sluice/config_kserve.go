@@ -19,12 +19,13 @@ type KServe struct {
 	Streams       string        `toml:"streams" oneof:"triton,plain" doc:"Messages of ModelStreamInfer: Triton's, or plain answers that end with the call (MLServer)"`
 	MaxImages     int           `toml:"max_images" min:"1" max:"1024" doc:"Images in one request; beyond it 400."`
 	MaxPixels     int           `toml:"max_pixels" min:"1" max:"268435456" doc:"Pixels of one image; beyond it 400 before it is decoded."`
-	Decoders      int           `toml:"decoders" min:"0" max:"1024" doc:"Images decoded at once; 0 is one for each processor."`
+	Decoders      int           `toml:"decoders" min:"0" max:"1024" doc:"Images decoded at once; 0 is one for each processor. Upstreams share their decoders, memory and queue: the largest bound of any holds for all together."`
 	DecodeMemory  Size          `toml:"decode_memory" min:"1MiB" doc:"Memory for images that are being decoded; further ones wait."`
 	DecodeQueue   int           `toml:"decode_queue" min:"0" max:"65536" doc:"Images that may wait to be decoded; beyond it 503."`
 	Models        []KServeModel `toml:"models" doc:"What the inputs and outputs of a model mean. Models without this can only be sent tensors (POST /v1/models/{model}/infer)."`
 
 	schemas []kserve.Model // Models, once validated
+	images  *pixels.Pool   // once an adapter was made
 }
 
 // KServeModel is one [[upstreams.kserve.models]] table.

@@ -180,6 +180,7 @@ func (d *decoder) readSecretFiles(cfg *Config) {
 	w := &cfg.WebSocket
 	d.exclusive("websocket", w.TicketSecret.IsSet(), "ticket_secret", w.TicketSecretFile != "", "ticket_secret_file")
 	d.secretFile("websocket.ticket_secret_file", w.TicketSecretFile, &w.TicketSecret)
+	d.readRedisSecrets(&cfg.Redis)
 }
 
 // exclusive complains when two forms of one thing are both given.

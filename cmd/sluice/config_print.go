@@ -87,7 +87,7 @@ func defaultFileText() string {
 		writeComment(&b, section.doc)
 		if shapeOf(section.typ) != shapeTables {
 			b.WriteString(tableHeader(section) + "\n")
-			writeKeys(&b, defaults.Field(section.index), "", section.name)
+			writeKeys(&b, defaults.FieldByIndex(section.index), "", section.name)
 			continue
 		}
 		elem := reflect.New(section.typ.Elem())
@@ -120,7 +120,7 @@ func writeKeys(b *strings.Builder, table reflect.Value, prefix, path string) {
 		writeComment(b, doc)
 		value := f.example
 		if value == "" {
-			value = tomlValue(table.Field(f.index))
+			value = tomlValue(table.FieldByIndex(f.index))
 		}
 		if f.group != "" && groups[f.group] {
 			fmt.Fprintf(b, "#   %s = %s\n", f.name, value)
@@ -145,7 +145,7 @@ func writeTables(b *strings.Builder, table reflect.Value, prefix, path string) {
 			continue
 		}
 		writeComment(b, f.doc)
-		at, value, header := join(path, f.name), table.Field(f.index), "%s[%s]\n"
+		at, value, header := join(path, f.name), table.FieldByIndex(f.index), "%s[%s]\n"
 		if shapeOf(f.typ) == shapeTables {
 			elem := reflect.New(f.typ.Elem())
 			if d, ok := elem.Interface().(defaulter); ok {
@@ -209,7 +209,7 @@ func inlineTable(v reflect.Value) string {
 		}
 	} else {
 		for _, f := range fieldsOf(v.Type()) {
-			parts = append(parts, f.name+" = "+tomlValue(v.Field(f.index)))
+			parts = append(parts, f.name+" = "+tomlValue(v.FieldByIndex(f.index)))
 		}
 	}
 	if len(parts) == 0 {
@@ -265,7 +265,7 @@ func (c *Config) EffectiveText() string {
 	var b strings.Builder
 	all := reflect.ValueOf(c).Elem()
 	for _, section := range fieldsOf(all.Type()) {
-		v := all.Field(section.index)
+		v := all.FieldByIndex(section.index)
 		if shapeOf(section.typ) != shapeTables {
 			fmt.Fprintf(&b, "%s\n", tableHeader(section))
 			c.writeEffective(&b, v, section.name)
@@ -305,7 +305,7 @@ func (c *Config) sourceBelow(path string) Source {
 func (c *Config) settings(table reflect.Value, path string) func(yield func(field, reflect.Value) bool) {
 	return func(yield func(field, reflect.Value) bool) {
 		for _, f := range fieldsOf(table.Type()) {
-			v := table.Field(f.index)
+			v := table.FieldByIndex(f.index)
 			if v.Kind() == reflect.Pointer && v.IsNil() {
 				continue
 			}
@@ -334,7 +334,7 @@ func (c *Config) EffectiveJSON() ([]byte, error) {
 	out := map[string]any{}
 	all := reflect.ValueOf(c).Elem()
 	for _, section := range fieldsOf(all.Type()) {
-		v := all.Field(section.index)
+		v := all.FieldByIndex(section.index)
 		if shapeOf(section.typ) != shapeTables {
 			out[section.name] = c.jsonTable(v, section.name)
 			continue
@@ -379,7 +379,7 @@ func jsonValue(v reflect.Value) any {
 	case shapeTable:
 		out := map[string]any{}
 		for _, f := range fieldsOf(v.Type()) {
-			out[f.name] = jsonValue(v.Field(f.index))
+			out[f.name] = jsonValue(v.FieldByIndex(f.index))
 		}
 		return out
 	default:

@@ -27,6 +27,7 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 	durationType = reflect.TypeFor[Duration]()
 	proxyType    = reflect.TypeFor[ProxyURL]()
+	dollarsType  = reflect.TypeFor[Dollars]()
 )
 
 // shapeOf classifies a type of Config; pointers are optional values.
@@ -79,22 +80,30 @@ type field struct {
 	name, doc, example, group string
 	min, max                  string
 	oneof                     []string
-	index                     int
+	index                     []int // as reflect.Value.FieldByIndex takes it
 	typ                       reflect.Type
 }
 
-// fieldsOf lists the keys of a table in the order of the struct.
+// fieldsOf lists the keys of a table in the order of the struct. Those of an embedded
+// struct stand in its place.
 func fieldsOf(t reflect.Type) []field {
 	fields := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			for _, in := range fieldsOf(f.Type) {
+				in.index = append([]int{i}, in.index...)
+				fields = append(fields, in)
+			}
+			continue
+		}
 		name, ok := f.Tag.Lookup("toml")
 		if !ok {
 			continue
 		}
 		out := field{
 			name: name, doc: f.Tag.Get("doc"), example: f.Tag.Get("example"), group: f.Tag.Get("group"),
-			min: f.Tag.Get("min"), max: f.Tag.Get("max"), index: i, typ: f.Type,
+			min: f.Tag.Get("min"), max: f.Tag.Get("max"), index: f.Index, typ: f.Type,
 		}
 		if values, ok := f.Tag.Lookup("oneof"); ok {
 			out.oneof = strings.Split(values, ",")

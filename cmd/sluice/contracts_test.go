@@ -35,6 +35,9 @@ type noModels struct{}
 
 func (noModels) Models(context.Context) []providers.Model { return nil }
 func (noModels) Has(context.Context, string) bool         { return false }
+func (noModels) Capabilities(context.Context, string) (none providers.Capabilities) {
+	return none
+}
 
 // scripted is a provider that plays steps.
 type scripted []streamtest.Step

@@ -132,8 +132,8 @@ func startTriton(t *testing.T) (web, rpc, gone string) {
 	}
 	ports := unusedPorts(t, 2)
 	gone = filepath.Join(t.TempDir(), "gone")
-	repository, err := filepath.Abs("testdata/kserve/triton")
-	if err != nil {
+	repository := filepath.Join(t.TempDir(), "models") // the backend leaves compiled files beside the models
+	if err := os.CopyFS(repository, os.DirFS("testdata/kserve/triton")); err != nil {
 		t.Fatal(err)
 	}
 	command := exec.Command(filepath.Join(home, "bin", "tritonserver"), "--model-repository="+repository, "--backend-directory="+backends,

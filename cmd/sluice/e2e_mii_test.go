@@ -248,7 +248,7 @@ func miiRefusals(t *testing.T, c *openai.Client, m miiServer) {
 		"logprobs":         func(r *openai.ChatCompletionRequest) { r.LogProbs = true },
 		"seed":             func(r *openai.ChatCompletionRequest) { r.Seed = &seed },
 		"presence_penalty": func(r *openai.ChatCompletionRequest) { r.PresencePenalty = 1 },
-		"messages[1].content[0].image_url.url": func(r *openai.ChatCompletionRequest) {
+		"messages[1].content[0]": func(r *openai.ChatCompletionRequest) {
 			r.Messages[1] = openai.ChatCompletionMessage{Role: "user", MultiContent: []openai.ChatMessagePart{{Type: "image_url", ImageURL: &openai.ChatMessageImageURL{URL: "data:image/png;base64,AA=="}}}}
 		},
 		"messages": func(r *openai.ChatCompletionRequest) { r.Messages[1].Content = strings.Repeat("long ", 500) },

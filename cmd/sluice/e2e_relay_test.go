@@ -335,7 +335,7 @@ func TestDemoRefusesHonestly(t *testing.T) {
 	g := boot(t, "")
 	for _, path := range []string{"/responses", "/audio/speech", "/images/generations", "/rerank"} {
 		a := g.do(t, http.MethodPost, path, `{"model":"demo-echo","input":"hi","query":"q","documents":["a"],"prompt":"p"}`)
-		if e := a.refused(t, http.StatusNotFound); e.Message == "" {
+		if e := a.refused(t, http.StatusBadRequest); e.Param != "model" || !strings.Contains(e.Message, path) {
 			t.Errorf("%s: %+v", path, e)
 		}
 	}

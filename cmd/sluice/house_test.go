@@ -50,6 +50,8 @@ var kits = map[string][]string{
 	"streaming/streamtest":        {"streaming/streamtest"},
 	"providers/providertest":      {"providers/providertest", "cmd/wall"},
 	"providers/kserve/kservetest": {},
+	"ratelimit/ratelimittest":     {"ratelimit/ratelimittest"},
+	"ratelimit/ledger/ledgertest": {},
 }
 
 // doors say in which files a third party may be imported. A pattern without a
@@ -61,14 +63,18 @@ var doors = map[string][]string{
 	"github.com/labstack/echo/v4":         {"handlers/*.go"},
 	"github.com/pelletier/go-toml/v2":     {"cmd/sluice/config*.go"},
 	"github.com/prometheus/client_golang": {"handlers/observe.go"},
+	"github.com/redis/go-redis/v9":        {"ratelimit/redis.go", "ratelimit/ledger/redis*.go", "ratelimit/ratelimittest/redistest/redis.go", "cmd/sluice/wire_redis.go", "*_test.go"},
 	"github.com/sashabaranov/go-openai":   {"cmd/sluice/cli_*.go", "providers/*/whole.go", "*_test.go"},
 	"github.com/spf13/cobra":              {"cmd/sluice/cli_*.go"},
+	"github.com/tiktoken-go/tokenizer":    {"handlers/tokens/tokenizer.go"},
 	"github.com/tmaxmax/go-sse":           {"*_test.go"},
+	"go.etcd.io/bbolt":                    {"ratelimit/ledger/bolt*.go"},
 	"go.uber.org/goleak":                  {"*_test.go"},
 	"golang.org/x/image":                  {"providers/kit/pixels/*.go"},
 	"golang.org/x/sys":                    {"cmd/bench/proc/*.go"},
 	"google.golang.org/grpc":              {"providers/kit/rpc/*.go", "providers/mii/*.go", "providers/mii/wire/*.go", "providers/kserve/*.go", "providers/kserve/*/*.go"},
 	"google.golang.org/protobuf":          {"*_test.go", "providers/mii/*.go", "providers/mii/wire/*.go", "providers/kserve/*.go", "providers/kserve/*/*.go"},
+	"pgregory.net/rapid":                  {"ratelimit/ratelimittest/*.go", "ratelimit/ledger/ledgertest/*.go", "*_test.go"},
 }
 
 // goFile is one source file, whatever its build tags.

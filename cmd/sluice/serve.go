@@ -27,6 +27,7 @@ type gateway struct {
 	api    *http.Server
 	admin  *http.Server
 	failed chan error
+	quota  *quota // nil until start
 }
 
 // serve runs the gateway until ctx ends, then drains it.
@@ -43,6 +44,7 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 	defer closeAccess()
 	tuneHeap(int64(cfg.Server.HeapHeadroom))
 	g := &gateway{cfg: cfg, log: log, access: access, drain: handlers.NewDrain(), failed: make(chan error, 2)}
+	defer g.settleUp()
 	if err := g.start(opts); err != nil {
 		log.Error("cannot start", slog.Any("error", err))
 		return exitFailure
@@ -60,20 +62,31 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 	return g.stop(again)
 }
 
+// settleUp writes down what the limits still hold, once the last answer is settled.
+func (g *gateway) settleUp() {
+	if g.quota != nil {
+		g.quota.Close()
+	}
+}
+
 // start binds both listeners before it serves either.
-func (g *gateway) start(opts serveOptions) error {
+func (g *gateway) start(opts serveOptions) (err error) {
 	keys, generated := newKeys(g.cfg)
 	observer := handlers.NewObserver(g.access)
+	if g.quota, err = newQuota(g.cfg, observer, g.log); err != nil {
+		return err
+	}
 	s := &g.cfg.Server
 	ln, err := net.Listen("tcp", s.Listen)
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
 	g.api = &http.Server{
-		Handler:           newHandlers(g.cfg, opts, keys, observer, g.drain, g.log),
+		Handler:           newHandlers(g.cfg, opts, keys, g.quota, observer, g.drain, g.log),
 		ConnContext:       streaming.WithConn,
 		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
-		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
+		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), ReadTimeout: s.ReadHeaderTimeout.Std() + g.cfg.Timeouts.RequestBody.Std(), // net/http lifts it when the body has been read
+		IdleTimeout: s.IdleTimeout.Std(), MaxHeaderBytes: int(s.MaxHeader),
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	if s.AdminListen != "" {

@@ -16,7 +16,6 @@ import (
 	"sluice/handlers/auth"
 	"sluice/providers"
 	"sluice/providers/demo"
-	"sluice/providers/openai"
 	"sluice/providers/router"
 	"sluice/providers/upstream"
 	"sluice/streaming"
@@ -45,14 +44,6 @@ var factories = map[string]factory{
 
 // knownKinds lists the kinds of upstreams that there are adapters for.
 func knownKinds() []string { return slices.Sorted(maps.Keys(factories)) }
-
-func newOpenAI(c *Config, u *Upstream, version string) adapter {
-	return openai.New(openai.Options{
-		Upstream: newUpstream(c, u, version), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
-		Organization: u.Organization, Project: u.Project, AskUsage: true,
-		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
-	})
-}
 
 // newUpstream says how an upstream is reached, whatever protocol it speaks.
 func newUpstream(c *Config, u *Upstream, version string) upstream.Options {
@@ -99,7 +90,7 @@ func newCatalog(c *Config, version string) *router.Catalog {
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		a := factories[u.Kind](c, u, version)
-		up := router.Upstream{Name: u.Name, Target: a.Target, Models: u.Models, Phases: phases(c, u), Local: u.Local}
+		up := router.Upstream{Name: u.Name, Target: presenting(a.Target, u.Reasoning), Models: u.Models, Override: override(u.Capabilities), Phases: phases(c, u), Local: u.Local}
 		if u.ListModels {
 			up.Lister = a
 		}
@@ -120,7 +111,9 @@ func newPools(c *Config, ups []router.Upstream) []*router.Pool {
 			p.FailoverAfter = m.FirstTokenFailover.Std()
 		}
 		for _, t := range m.Targets {
-			p.Targets = append(p.Targets, newTarget(t, m.Name, ups))
+			target := newTarget(t, m.Name, override(m.Capabilities), ups)
+			target.Provider = presented(target.Provider, m.Reasoning)
+			p.Targets = append(p.Targets, target)
 		}
 		pools = append(pools, p)
 	}
@@ -128,34 +121,35 @@ func newPools(c *Config, ups []router.Upstream) []*router.Pool {
 }
 
 // newTarget finds the upstream by name; the configuration has been checked.
-func newTarget(t Target, public string, ups []router.Upstream) *router.Target {
+func newTarget(t Target, public string, own router.Override, ups []router.Upstream) *router.Target {
 	model := t.Model
 	if model == "" {
 		model = public
 	}
-	out := &router.Target{Name: t.Upstream + "/" + model, Weight: t.Weight}
+	out := &router.Target{Name: t.Upstream + "/" + model, Upstream: t.Upstream, Model: model, Weight: t.Weight}
 	for _, u := range ups {
 		if u.Name == t.Upstream {
-			out.Provider, out.Phases, out.Local = u.Target(model), u.Phases, u.Local
+			out.Provider, out.Override, out.Phases, out.Local = u.Target(model), u.Override.Under(own), u.Phases, u.Local
 		}
 	}
 	return out
 }
 
-func newRouter(c *Config, catalog *router.Catalog) *router.Router {
+func newRouter(c *Config, q *quota, catalog *router.Catalog) *router.Router {
 	return router.New(catalog, router.Options{
 		Tries: c.Retry.Tries, BackoffMin: c.Retry.BackoffMin.Std(), BackoffMax: c.Retry.BackoffMax.Std(), RetryAfterMax: c.Retry.RetryAfterMax.Std(),
 		Budget:     router.Budget{Share: c.Retry.BudgetPercent / 100, PerSecond: c.Retry.BudgetPerSecond},
 		HoldEvents: c.Sizes.PreambleEvents, HoldBytes: int(c.Sizes.Preamble),
 		FirstFailover: c.Timeouts.FirstTokenFailover.Std(), FailoverPer1K: c.Timeouts.FirstTokenFailoverPer1K.Std(),
+		Gate: newGate(c, q),
 	})
 }
 
 // newHandlers wires the API.
-func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Observer, d *handlers.Drain, log *slog.Logger) *handlers.Server {
+func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, q *quota, o *handlers.Observer, d *handlers.Drain, log *slog.Logger) *handlers.Server {
 	catalog := newCatalog(c, opts.Version)
 	return handlers.New(handlers.Options{
-		Provider: newRouter(c, catalog), Catalog: catalog, Auth: keys,
+		Provider: newRouter(c, q, catalog), Catalog: catalog, Auth: keys, Callers: keys.Named,
 		Relay: streaming.Relay{Heartbeat: c.Heartbeat.Interval.Std(), CommitAfter: c.Timeouts.CommitAfter.Std()},
 		Total: func(ctx context.Context, model string) time.Duration {
 			return catalog.Total(ctx, model, c.Timeouts.Total.Std(), c.Timeouts.TotalLocal.Std())
@@ -164,7 +158,7 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, o *handlers.Obse
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
 		CORS:      handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
 		WebSocket: newWebSocket(&c.WebSocket), Tickets: newTickets(&c.WebSocket),
-		Proxies: proxies(c), Observer: o, Drain: d, Log: log,
+		Proxies: proxies(c), Quota: &q.handlers, Line: newLines(c), Observer: o, Drain: d, Log: log,
 	})
 }
 
@@ -193,17 +187,17 @@ func proxies(c *Config) []*net.IPNet {
 // newKeys takes the configured keys. Without any it makes one up, which is returned
 // to be shown.
 func newKeys(c *Config) (keys *auth.Keys, generated string) {
-	digests := map[[sha256.Size]byte]string{}
-	for _, k := range c.Keys {
-		if sum, ok := k.Digest(); ok {
-			digests[sum] = k.Name
+	digests := map[[sha256.Size]byte]auth.Principal{}
+	for i := range c.Keys {
+		if sum, ok := c.Keys[i].Digest(); ok {
+			digests[sum] = principal(&c.Keys[i])
 		}
 	}
 	if len(digests) == 0 {
 		var b [24]byte
 		_, _ = rand.Read(b[:])
 		generated = "sk-" + hex.EncodeToString(b[:])
-		digests[sha256.Sum256([]byte(generated))] = "generated"
+		digests[sha256.Sum256([]byte(generated))] = auth.Principal{Key: "generated"}
 	}
 	return auth.NewKeys(digests), generated
 }

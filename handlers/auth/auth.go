@@ -9,21 +9,38 @@ import (
 	"strings"
 
 	"sluice/providers"
+	"sluice/ratelimit"
 )
 
-// Principal is who is calling.
+// Principal is who is calling. It is read only.
 type Principal struct {
-	Key string // name of the key
+	Key             string // name of the key
+	Org, Team, User string // "" where the key says nothing
+	// Rules are limits that the key carries, beside the declared ones.
+	Rules []*ratelimit.Rule
 }
 
 // Keys are the static API keys of a configuration. They are read only after New,
 // by any goroutine.
 type Keys struct {
-	byDigest map[[sha256.Size]byte]string
+	byDigest map[[sha256.Size]byte]Principal
+	byName   map[string]Principal
 }
 
-// NewKeys takes the names of keys by the SHA-256 of the key.
-func NewKeys(byDigest map[[sha256.Size]byte]string) *Keys { return &Keys{byDigest: byDigest} }
+// NewKeys takes the callers by the SHA-256 of their key. Names of keys are unique.
+func NewKeys(byDigest map[[sha256.Size]byte]Principal) *Keys {
+	k := &Keys{byDigest: byDigest, byName: map[string]Principal{}}
+	for _, who := range byDigest {
+		k.byName[who.Key] = who
+	}
+	return k
+}
+
+// Named finds the caller by the name of the key, for credentials that stand for a key.
+func (k *Keys) Named(key string) (who Principal, ok bool) {
+	who, ok = k.byName[key]
+	return who, ok
+}
 
 // Authenticate finds the caller behind a request's Authorization or api-key header.
 // The work is the same for known and unknown keys: what is compared are digests.
@@ -33,17 +50,17 @@ func (k *Keys) Authenticate(h http.Header) (Principal, error) {
 		return Principal{}, err
 	}
 	digest := sha256.Sum256([]byte(secret))
-	var found string
+	var found [sha256.Size]byte
 	ok := 0
-	for d, name := range k.byDigest {
+	for d := range k.byDigest {
 		if subtle.ConstantTimeCompare(d[:], digest[:]) == 1 {
-			found, ok = name, 1
+			found, ok = d, 1
 		}
 	}
 	if ok == 0 {
 		return Principal{}, &providers.Error{Kind: providers.Unauthorized, Message: "Incorrect API key provided. Keys are set in the [[keys]] tables of the gateway's configuration."}
 	}
-	return Principal{Key: found}, nil
+	return k.byDigest[found], nil
 }
 
 // credential reads the one key that a request carries.

@@ -9,7 +9,13 @@ import (
 )
 
 func TestAuthenticate(t *testing.T) {
-	keys := NewKeys(map[[sha256.Size]byte]string{sha256.Sum256([]byte("sk-a")): "app", sha256.Sum256([]byte("sk-b")): "bot"})
+	keys := NewKeys(map[[sha256.Size]byte]Principal{sha256.Sum256([]byte("sk-a")): {Key: "app", Org: "acme"}, sha256.Sum256([]byte("sk-b")): {Key: "bot"}})
+	if who, ok := keys.Named("app"); !ok || who.Org != "acme" {
+		t.Errorf("by name: %+v, %t", who, ok)
+	}
+	if who, ok := keys.Named("sk-a"); ok {
+		t.Errorf("by the key itself: %+v", who)
+	}
 	const none = providers.ErrorKind(255)
 	for name, c := range map[string]struct {
 		header http.Header

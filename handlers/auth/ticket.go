@@ -68,7 +68,7 @@ func (t *Tickets) sign(b []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// Redeem finds the caller behind a ticket and spends it. The error is Forbidden for a
+// Redeem finds the name of the caller behind a ticket and spends it: only Key is set. The error is Forbidden for a
 // ticket that is forged, too old or spent.
 func (t *Tickets) Redeem(ctx context.Context, ticket string) (Principal, error) {
 	b, err := ticketText.DecodeString(ticket)

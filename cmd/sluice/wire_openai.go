@@ -1,0 +1,37 @@
+package main
+
+import (
+	"slices"
+
+	"sluice/providers/kit"
+	"sluice/providers/openai"
+)
+
+// profiles are the names of openai's profiles in the configuration.
+var profiles = map[string]openai.Profile{"": openai.Plain, "mii": openai.MII}
+
+func newOpenAI(c *Config, u *Upstream, version string) adapter {
+	o := openai.Options{
+		Upstream: newUpstream(c, u, version), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
+		Organization: u.Organization, Project: u.Project, AskUsage: true,
+		Profile: profiles[u.Profile], Think: thinkOf(u.OpenAI.Think), EOS: u.OpenAI.EOS, Drop: u.Unsupported == "drop",
+		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
+	}
+	if o.Profile == openai.MII && len(o.EOS) == 0 {
+		o.EOS = knownEOS()
+	}
+	return openai.New(o)
+}
+
+// knownEOS are the marks by which models of the built-in chat templates end a turn. The
+// server has a template of its own, which it does not tell.
+func knownEOS() (all []string) {
+	for _, name := range kit.BuiltIn() {
+		if t, err := kit.NamedTemplate(name); err == nil {
+			all = append(all, t.EOS...)
+			all = append(all, slices.DeleteFunc(slices.Clone(t.Stops), func(s string) bool { return s[0] != '<' })...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,328 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/handlers/tokens"
+	"sluice/providers"
+	"sluice/ratelimit"
+	"sluice/ratelimit/ledger"
+	"sluice/streaming"
+)
+
+// Quota is what answers are held against, and where it is written what they cost.
+type Quota struct {
+	Limiter ratelimit.Limiter
+	// Applies appends the buckets that a call takes from. Without one nothing is reserved.
+	Applies func(dst []ratelimit.Bucket, who *ratelimit.Subject) []ratelimit.Bucket
+	Prices  ratelimit.Prices
+	Tokens  *tokens.Estimator
+	Ledger  Ledger // nil: GET /usage has no history
+}
+
+// account is what one answer may cost and has cost. It belongs to the goroutine that
+// answers, but for used.
+type account struct {
+	quota *Quota
+	obs   *Observer
+	log   *slog.Logger
+	req   *providers.Request
+	p     *streaming.Progress
+
+	call     ratelimit.Call
+	price    ratelimit.Price
+	prompt   atomic.Int64 // the estimate and 1; 0: not made yet
+	reserved bool
+	hard     bool
+	allowed  int64 // output tokens that are reserved
+
+	levels []ratelimit.Level // what is told to the caller
+
+	settled bool
+	bill    bill
+}
+
+// bill is what an answer has cost.
+type bill struct {
+	usage    streaming.UsageData
+	requests int64 // 0 when it is not the caller's to pay
+	money    int64 // nano-dollars
+	reserved int64 // tokens
+}
+
+// open begins the account of an answer.
+func (s *Server) open(c *call, p *streaming.Progress) *account {
+	a := &account{quota: s.opt.Quota, obs: s.opt.Observer, log: s.opt.Log, req: c.req, p: p}
+	if a.quota == nil {
+		return a
+	}
+	who := &c.who
+	a.price = a.quota.Prices.Of(c.req.Model)
+	a.call = ratelimit.Call{
+		ID:  c.req.ID,
+		Who: ratelimit.Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: c.req.Model, IP: addressName(c.remote), Rules: who.Rules},
+		Row: ledger.Row{
+			ID: c.req.ID, Org: who.Org, Team: who.Team, User: who.User, Key: who.Key,
+			Op: c.req.Op.String(), Transport: c.transport, Model: c.req.Model,
+		},
+	}
+	return a
+}
+
+// addressName is the name of a client address in its scope. Of IPv6 it is the network
+// of 64 bits, which is what one site has.
+func addressName(remote string) string {
+	if strings.IndexByte(remote, ':') < 0 {
+		return remote
+	}
+	addr, err := netip.ParseAddr(remote)
+	if err != nil {
+		return remote
+	}
+	if addr = addr.Unmap().WithZone(""); addr.Is4() {
+		return addr.String()
+	}
+	p, _ := addr.Prefix(64)
+	return p.Addr().String()
+}
+
+// reserve takes what the answer may cost. Without a limit that applies it does nothing.
+func (a *account) reserve(ctx context.Context) error {
+	if a.quota == nil {
+		return nil
+	}
+	var some [8]ratelimit.Bucket
+	buckets := a.quota.Applies(some[:0], &a.call.Who)
+	if len(buckets) == 0 {
+		return nil
+	}
+	a.estimate(buckets)
+	a.call.Used, a.call.Row.Start = a.used, a.p.Report().Start
+	grant, err := a.quota.Limiter.Reserve(ctx, &a.call)
+	if err != nil {
+		a.settled = true // nothing was taken
+		if d := new(ratelimit.Denied); errors.As(err, &d) {
+			a.levels = levelsOver(d)
+			a.obs.denied(d)
+		}
+		return err
+	}
+	a.reserved, a.hard, a.levels = true, grant.Hard, grant.Levels
+	a.obs.reservations.Inc()
+	return nil
+}
+
+// estimate says what to reserve. Tokens are counted only where a bucket counts them.
+func (a *account) estimate(buckets []ratelimit.Bucket) {
+	a.call.Want.Requests = 1
+	for _, b := range buckets {
+		switch b.Rule.Dim {
+		case ratelimit.Tokens, ratelimit.Input, ratelimit.Output, ratelimit.Money:
+			w := &a.call.Want
+			w.Input, w.Output = a.promptTokens(), a.quota.Tokens.Output(a.req, a.call.Who.Key)
+			w.Money = a.price.Cost(w.Input, 0, w.Output)
+			a.allowed, a.call.Row.Reserved = w.Output, w.Input+w.Output
+			return
+		}
+	}
+}
+
+// promptTokens is the estimate of the prompt, made once. It may be called concurrently.
+func (a *account) promptTokens() int64 {
+	if n := a.prompt.Load(); n > 0 {
+		return n - 1
+	}
+	n := a.req.PromptEstimate()
+	if a.quota != nil && a.quota.Tokens != nil {
+		n = a.quota.Tokens.Prompt(a.req)
+	}
+	a.prompt.Store(n + 1)
+	return n
+}
+
+// used is what has flowed so far.
+func (a *account) used() ratelimit.Cost {
+	r := a.p.Report()
+	if r.TTFT == 0 {
+		return ratelimit.Cost{}
+	}
+	return a.cost(a.flowed(&r, errUnfinished), 1)
+}
+
+func (a *account) cost(u streaming.UsageData, requests int64) ratelimit.Cost {
+	return ratelimit.Cost{Requests: requests, Input: u.Prompt, Output: u.Completion, Money: a.price.Cost(u.Prompt, u.Cached, u.Completion)}
+}
+
+// errUnfinished stands for the end of an answer that runs.
+var errUnfinished = errors.New("the answer runs")
+
+// estimated is what an answer cost: as the upstream said, else by what flowed. An answer
+// of which nothing came costs nothing.
+func (a *account) estimated(r *streaming.Report) streaming.UsageData {
+	u := r.Usage
+	if !r.Reported && r.TTFT > 0 {
+		u.Prompt = a.promptTokens()
+		u.Total = u.Prompt + u.Completion
+		u.Estimated = true
+	}
+	return u
+}
+
+// flowed is what an answer that ended with err cost. A count that the upstream told in the
+// middle of an answer that was then cut is older than what flowed, and of an answer that
+// failed before anything of it came nothing counts, whatever an upstream told.
+func (a *account) flowed(r *streaming.Report, err error) streaming.UsageData {
+	if err != nil && r.TTFT == 0 {
+		return streaming.UsageData{}
+	}
+	u := a.estimated(r)
+	if err != nil && r.Since > 0 {
+		u.Completion, u.Total, u.Estimated = u.Completion+r.Since, u.Total+r.Since, true
+	}
+	return u
+}
+
+// charge makes the bill.
+func (a *account) charge(r *streaming.Report, err error) bill {
+	b := bill{usage: a.flowed(r, err), requests: 1, reserved: a.call.Row.Reserved}
+	if err != nil && r.TTFT == 0 && !callersFault(describe(err).end) {
+		b.requests = 0
+	}
+	b.money = a.price.Cost(b.usage.Prompt, b.usage.Cached, b.usage.Completion)
+	return b
+}
+
+// callersFault tells ends that no upstream and no gateway is to blame for.
+func callersFault(e end) bool {
+	return e.status < http.StatusInternalServerError && e.status != http.StatusTooManyRequests
+}
+
+// settleTime bounds how long an ended answer may wait to be settled.
+const settleTime = 5 * time.Second
+
+// settle pays, once. It is called when the end of the answer is known, before the client
+// is told of it: a client that asks again has got its place back.
+func (a *account) settle(ctx context.Context, err error) {
+	if a.settled {
+		return
+	}
+	a.settled = true
+	r := a.p.Report()
+	a.bill = a.charge(&r, err)
+	if a.quota == nil {
+		return
+	}
+	if a.reserved {
+		a.obs.reservations.Dec()
+	}
+	if err == nil && a.req.MaxTokens() == 0 {
+		a.quota.Tokens.Learn(a.req, a.call.Who.Key, a.bill.usage.Completion)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	s := &ratelimit.Settlement{Call: &a.call, Used: a.cost(a.bill.usage, a.bill.requests), Row: a.row(&r, err)}
+	a.correct(&s.Used)
+	if err := a.quota.Limiter.Settle(ctx, s); err != nil {
+		a.obs.settleFailures.Inc()
+		a.log.Error("an answer could not be settled", slog.String("request_id", a.req.ID), slog.Any("error", err))
+	}
+}
+
+func (a *account) row(r *streaming.Report, err error) ledger.Row {
+	row, u := a.call.Row, &a.bill.usage
+	row.Start, row.TTFT, row.Total, row.Target, row.Attempts = r.Start, r.TTFT, time.Since(r.Start), r.Target, r.Attempts
+	row.Requests, row.Input, row.Cached, row.Output, row.Reasoning = a.bill.requests, u.Prompt, u.Cached, u.Completion, u.Reasoning
+	row.Estimated, row.Money, row.End = u.Estimated, a.bill.money, describe(err).name
+	return row
+}
+
+// extendBy is how many output tokens are taken at once for an answer that outgrows its
+// estimate.
+const extendBy = 256
+
+// budgetExhausted ends an answer that a hard budget has nothing left for.
+type budgetExhausted struct{ *ratelimit.Denied }
+
+func (e *budgetExhausted) Unwrap() error { return e.Denied }
+
+// extend takes more from hard budgets for an answer that has outgrown what was reserved.
+// A store that cannot be reached ends no answer.
+func (a *account) extend(ctx context.Context) error {
+	r := a.p.Report()
+	out := a.flowed(&r, errUnfinished).Completion
+	if out <= a.allowed {
+		return nil
+	}
+	more := (out - a.allowed + extendBy - 1) / extendBy * extendBy
+	a.allowed += more
+	err := a.quota.Limiter.Extend(ctx, &a.call, ratelimit.Cost{Output: more, Money: a.price.Cost(0, 0, more)})
+	if d := new(ratelimit.Denied); errors.As(err, &d) {
+		a.levels = levelsOver(d)
+		a.obs.denied(d)
+		return &budgetExhausted{d}
+	}
+	return nil
+}
+
+// guarded ends a stream when a hard budget has nothing left for it.
+func (a *account) guarded(ctx context.Context, src streaming.Stream) streaming.Stream {
+	if !a.hard {
+		return src
+	}
+	return func(yield func([]streaming.Event, error) bool) {
+		for batch, err := range src {
+			last := len(batch) > 0 && endsAnswer(&batch[len(batch)-1]) // before the batch is gone
+			if !yield(batch, err) || err != nil {
+				return
+			}
+			if last {
+				continue // there is nothing left to save
+			}
+			if err := a.extend(ctx); err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
+func endsAnswer(ev *streaming.Event) bool {
+	return ev.Stop != "" || ev.Kind == streaming.Usage || ev.Kind == streaming.Whole
+}
+
+// till is a sink that settles before the client learns of the end.
+type till struct {
+	streaming.Sink
+	ctx    context.Context
+	a      *account
+	header http.Header // of an answer over HTTP
+}
+
+// Send settles before a whole body, which is its own end.
+func (t *till) Send(batch []streaming.Event) error {
+	if len(batch) > 0 && batch[len(batch)-1].Kind == streaming.Whole {
+		t.settle(nil)
+	}
+	return t.Sink.Send(batch)
+}
+
+// End settles an answer that ended with err.
+func (t *till) End(err error) error {
+	t.settle(err)
+	return t.Sink.End(err)
+}
+
+// settle also corrects the headers about limits, if they have not gone out.
+func (t *till) settle(err error) {
+	t.a.settle(t.ctx, err)
+	if s, ok := t.Sink.(interface{ Started() bool }); ok && !s.Started() {
+		t.a.tell(t.header)
+	}
+}
