@@ -69,7 +69,7 @@ func TestJudge(t *testing.T) {
 		t.Fatalf("no verdict %q in %+v", name, b.judge())
 		return verdict{}
 	}
-	b := results(map[string]time.Duration{nginx: 10, reverseProxy: 16, sluice: 18})
+	b := results(map[string]time.Duration{nginx: 10, reverseProxy: 16, sluice: 18, limited: 18, shared: 27})
 	tests := []struct {
 		name     string
 		measured float64
@@ -83,6 +83,8 @@ func TestJudge(t *testing.T) {
 		{"idle_memory KB", 18, true},
 		{"ws_event x sse", 20. / 18, true}, // within tolerance of 1.1
 		{"ws_event4 x sse", 1, true},
+		{"limits x sluice", 1, true},
+		{"redis x sluice", 1.5, false},
 		{"streams truncated, wrong, failed or left behind", 0, true},
 	}
 	for _, tt := range tests {
@@ -137,14 +139,14 @@ func TestAddedTimesCompareMedians(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	b := results(map[string]time.Duration{nginx: 10, reverseProxy: 16, sluice: 12})
+	b := results(map[string]time.Duration{nginx: 10, reverseProxy: 16, sluice: 12, limited: 12, shared: 13})
 	b.jsonOut, b.gate = filepath.Join(t.TempDir(), "out.json"), true
 	var out bytes.Buffer
 	if err := b.report(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| sluice | 12.0 | 1.20 | 0.75 |", "| nginx | 1000 | 0 | 0 | 0 | 0 |", "| kept |",
-		"| sluice | 14.0 | 1.17 |", "| sluice | 6.00 | - |"} {
+		"| sluice | 14.0 | 1.17 |", "| sluice | 6.00 | - |", "| redis | 13.0 | 1.08 |"} {
 		if !strings.Contains(strings.ReplaceAll(out.String(), "6000", "1000"), want) {
 			t.Errorf("report lacks %q:\n%s", want, out.String())
 		}
@@ -154,7 +156,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var doc struct{ Metrics, Limits, Cells []map[string]any }
-	if err := json.Unmarshal(text, &doc); err != nil || len(doc.Metrics) == 0 || len(doc.Limits) != 9 || len(doc.Cells) != 23 {
+	if err := json.Unmarshal(text, &doc); err != nil || len(doc.Metrics) == 0 || len(doc.Limits) != 11 || len(doc.Cells) != 26 {
 		t.Errorf("JSON: %v, %d metrics, %d limits, %d cells", err, len(doc.Metrics), len(doc.Limits), len(doc.Cells))
 	}
 	if err := results(map[string]time.Duration{nginx: 10, reverseProxy: 10, sluice: 25}).gated(&out); !errors.Is(err, errGate) {
@@ -190,7 +192,7 @@ func TestSequence(t *testing.T) {
 	if got := sequence(allTests, 0); !slices.Equal(got, allTests) {
 		t.Error(got)
 	}
-	want := []string{wsPaced, wsPaced4, paced, wsBurst, burst, whole, ttft, short, wsIdle, idle}
+	want := []string{wsPaced, wsPaced4, paced, wsBurst, burst, whole, ttft, short, quota, wsIdle, idle}
 	if got := sequence(allTests, 1); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

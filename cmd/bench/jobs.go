@@ -40,6 +40,8 @@ func (b *benchRun) job(test string, c *child) load.Job {
 		j.Workers, j.Shape = 32, mock.Shape{Tokens: 50}
 	case ttft:
 		j.Pattern, j.Rate, j.Shape.Tokens, j.Shape.Every = load.Open, 100, 32, 10*time.Millisecond
+	case quota:
+		j.Workers, j.Shape.Tokens, j.Shape.Every = 128, 64, 5*time.Millisecond
 	case short:
 		j.Workers, j.Shape.Tokens = 32, 64
 	case idle:

@@ -31,6 +31,7 @@ var metrics = []metric{
 	{"ttft_p99", "Time to the first token, p99, `ttft`", "ms", ttft, false, func(r load.Result) float64 { return r.TTFT99 }},
 	{"short", "CPU per stream, `short` (32 workers, 64 tokens, no delay)", "us", short, false, func(r load.Result) float64 { return per(r.CPU, r.Calls) }},
 	{"short_rate", "Throughput, `short`", "streams per second", short, false, func(r load.Result) float64 { return rate(r.Calls, r.Window) }},
+	{"quota", "CPU per stream with and without limits, `quota` (128 workers, 64 tokens 5 ms apart, spinners)", "us", quota, false, func(r load.Result) float64 { return per(r.CPU, r.Calls) }},
 	{"idle_memory", "Memory per idle stream, `idle` (one token every 5 s, fresh process)", "KB", idle, false, func(r load.Result) float64 {
 		return float64(r.RSSOpen-r.RSSBefore) / 1024 / float64(r.Opened)
 	}},
@@ -126,21 +127,24 @@ func (b *benchRun) damage(target string) (d damage) {
 const sse = "sse"
 
 // limit is one gate: a metric of Sluice, as a ratio to another target or to sse
-// or, with neither named, as it is.
+// or, with neither named, as it is. Against sluice it is about the target of.
 type limit struct {
 	metric, against string
 	most            float64
+	of              string // "": Sluice without limits
 }
 
 var limits = []limit{
-	{"event", nginx, 1.7},
-	{"event", reverseProxy, 1.15},
-	{"burst", nginx, 1.3},
-	{"request", nginx, 2},
-	{"ttft_added", nginx, 2},
-	{"idle_memory", "", 65},
-	{"ws_event", sse, 1.1},
-	{"ws_event4", sse, 1.1},
+	{"event", nginx, 1.7, ""},
+	{"event", reverseProxy, 1.15, ""},
+	{"burst", nginx, 1.3, ""},
+	{"request", nginx, 2, ""},
+	{"ttft_added", nginx, 2, ""},
+	{"idle_memory", "", 65, ""},
+	{"ws_event", sse, 1.1, ""},
+	{"ws_event4", sse, 1.1, ""},
+	{"quota", sluice, 1.03, limited},
+	{"quota", sluice, 1.15, shared},
 }
 
 // verdict is a limit with what was measured.
@@ -175,6 +179,8 @@ func (b *benchRun) judgeLimit(l limit, m metric) verdict {
 	case "":
 	case sse:
 		values, name = b.sseRatios(m), m.key+" x "+sse
+	case sluice:
+		values, name = b.ratios(m, l.of, sluice), l.of+" x "+sluice
 	default:
 		values, name = b.ratios(m, sluice, l.against), m.key+" x "+l.against
 	}

@@ -17,6 +17,9 @@ const (
 	reverseProxy = "reverseproxy"
 	sluice       = "sluice"
 	direct       = "direct"
+
+	limited = "limits" // Sluice with limits, counted in the process
+	shared  = "redis"  // the same, counted in Redis
 )
 
 // Names of tests.
@@ -27,6 +30,7 @@ const (
 	ttft  = "ttft"
 	idle  = "idle"
 	short = "short"
+	quota = "quota" // what limits add to a stream
 
 	wsPaced  = "wspaced"  // as paced, each stream on a socket of its own
 	wsPaced4 = "wspaced4" // as paced, four streams on a socket
@@ -35,10 +39,10 @@ const (
 )
 
 var (
-	allTargets = []string{nginx, reverseProxy, sluice}
-	allTests   = []string{paced, wsPaced, wsPaced4, burst, wsBurst, whole, ttft, short, idle, wsIdle} // in the order they run
-	overWS     = []string{wsPaced, wsPaced4, wsBurst, wsIdle}                                         // of these, what only Sluice offers
-	fresh      = []string{idle, wsIdle}                                                               // run in a process of their own
+	allTargets = []string{nginx, reverseProxy, sluice, limited, shared}
+	allTests   = []string{paced, wsPaced, wsPaced4, burst, wsBurst, whole, ttft, short, quota, idle, wsIdle} // in the order they run
+	overWS     = []string{wsPaced, wsPaced4, wsBurst, wsIdle}                                                // of these, what only Sluice offers
+	fresh      = []string{idle, wsIdle}                                                                      // run in a process of their own
 )
 
 // options are the command line.

@@ -74,8 +74,15 @@ func (b *benchRun) table(w io.Writer, m metric) {
 		b.wsTable(w, m)
 		return
 	}
+	if m.test == quota {
+		b.quotaTable(w, m)
+		return
+	}
 	fmt.Fprintf(w, "\n## %s, %s\n\n| target | %s | x nginx | x ReverseProxy |\n|---|---:|---:|---:|\n", m.title, m.unit, m.unit)
 	for _, target := range b.targets {
+		if !takes(target, m.test) {
+			continue
+		}
 		values := b.values(m, target)
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", target, spread(stat.Summarize(values)),
 			b.against(m, target, nginx), b.against(m, target, reverseProxy))
@@ -89,6 +96,16 @@ func (b *benchRun) table(w io.Writer, m metric) {
 func (b *benchRun) wsTable(w io.Writer, m metric) {
 	fmt.Fprintf(w, "\n## %s, %s\n\n| target | %s | x SSE |\n|---|---:|---:|\n| %s | %s | %s |\n", m.title, m.unit, m.unit,
 		sluice, spread(stat.Summarize(b.values(m, sluice))), spread(stat.Summarize(b.sseRatios(m))))
+}
+
+// quotaTable compares Sluice with limits to Sluice without.
+func (b *benchRun) quotaTable(w io.Writer, m metric) {
+	fmt.Fprintf(w, "\n## %s, %s\n\n| target | %s | x without limits |\n|---|---:|---:|\n", m.title, m.unit, m.unit)
+	for _, target := range b.targets {
+		if takes(target, quota) {
+			fmt.Fprintf(w, "| %s | %s | %s |\n", target, spread(stat.Summarize(b.values(m, target))), b.against(m, target, sluice))
+		}
+	}
 }
 
 func (b *benchRun) against(m metric, target, other string) string {

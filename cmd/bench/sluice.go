@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,22 +15,75 @@ import (
 )
 
 // startSluice runs the gateway as people run it: authentication, metering,
-// heartbeats and access log on. The log goes to a file.
-func (b *benchRun) startSluice(ctx context.Context) (*child, error) {
+// heartbeats and access log on. The log goes to a file. name says which limits it has.
+func (b *benchRun) startSluice(ctx context.Context, name string) (*child, error) {
 	addr, err1 := freeAddr()
 	admin, err2 := freeAddr()
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	conf := filepath.Join(b.dir, "sluice.toml")
-	if err := os.WriteFile(conf, []byte(sluiceConfig(b.dir, addr, admin, b.mock.addr)), 0o600); err != nil {
+	text := sluiceConfig(b.dir, addr, admin, b.mock.addr)
+	if name != sluice {
+		text += quotaConfig
+	}
+	var redis *child
+	if name == shared {
+		var err error
+		if redis, err = b.startRedis(ctx); err != nil {
+			return nil, err
+		}
+		text += fmt.Sprintf("\n[redis]\nurl = \"redis://%s\"\n", redis.addr)
+	}
+	c, err := b.runSluice(ctx, name, text)
+	if err != nil {
+		if redis != nil {
+			redis.stop()
+		}
+		return nil, err
+	}
+	c.addr, c.with = addr, redis
+	return c, nil
+}
+
+func (b *benchRun) runSluice(ctx context.Context, name, text string) (*child, error) {
+	conf := filepath.Join(b.dir, name+".toml")
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, b.sluiceBin, "serve", "--config", conf)
 	cmd.Dir = b.dir
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	// A benchmark has nothing to drain.
-	c, err := b.start(cmd, b.targetCore, "sluice.log", syscall.SIGKILL)
+	return b.start(cmd, b.targetCore, name+".log", syscall.SIGKILL) // a benchmark has nothing to drain
+}
+
+// quotaConfig are limits of five buckets that nobody reaches.
+const quotaConfig = `
+[[limits]]
+id = "bench"
+scope = "key"
+requests_per_minute = 100_000_000
+tokens_per_minute = 1_000_000_000
+input_tokens_per_day = 1_000_000_000
+output_tokens_per_day = 1_000_000_000
+concurrent = 10_000
+`
+
+// startRedis runs a redis-server that keeps nothing, on the core of the harness.
+func (b *benchRun) startRedis(ctx context.Context) (*child, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := exec.LookPath("redis-server")
+	if err != nil {
+		return nil, fmt.Errorf("redis-server is not installed: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, bin, "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", b.dir)
+	c, err := b.start(cmd, b.harnessCore, "redis-server.log", syscall.SIGKILL)
 	if err != nil {
 		return nil, err
 	}

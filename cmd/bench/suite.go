@@ -140,7 +140,7 @@ func (b *benchRun) checkTargets(ctx context.Context) {
 }
 
 func (b *benchRun) tryTarget(ctx context.Context, name string) error {
-	if name == sluice {
+	if name == sluice || name == limited || name == shared {
 		var err error
 		if b.sluiceBin, err = findSluice(ctx, b.sluiceBin, b.dir); err != nil {
 			return err
@@ -190,7 +190,16 @@ func (b *benchRun) freshRound(ctx context.Context, round int, test string, order
 }
 
 // takes reports whether a target has what a test is about.
-func takes(target, test string) bool { return target == sluice || !slices.Contains(overWS, test) }
+func takes(target, test string) bool {
+	switch target {
+	case sluice:
+		return true
+	case limited, shared:
+		return test == quota
+	default:
+		return test != quota && !slices.Contains(overWS, test)
+	}
+}
 
 // round runs all tests but the fresh ones. The targets live through the round, so that the
 // same test of all of them follows one upon the other.
@@ -256,7 +265,7 @@ func (b *benchRun) test(ctx context.Context, round int, name, target string, c *
 }
 
 func (b *benchRun) measure(ctx context.Context, name string, c *child) (load.Result, error) {
-	if name == paced || name == wsPaced || name == wsPaced4 || name == whole {
+	if name == paced || name == wsPaced || name == wsPaced4 || name == whole || name == quota {
 		stop, err := b.spinners(ctx)
 		if err != nil {
 			return load.Result{}, err

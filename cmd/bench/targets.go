@@ -26,6 +26,7 @@ const apiKey = "sk-bench-0123456789abcdef0123456789abcdef"
 // child is a process that the benchmark started.
 type child struct {
 	cmd  *exec.Cmd
+	with *child // which it needs, and which ends with it; nil: none
 	addr string // host:port it listens on; empty for spinners
 	end  syscall.Signal
 	done chan struct{} // closed when it has ended
@@ -39,6 +40,9 @@ func (c *child) stop() {
 	case <-time.After(3 * time.Second):
 		_ = c.cmd.Process.Kill()
 		<-c.done
+	}
+	if c.with != nil {
+		c.with.stop()
 	}
 }
 
@@ -100,8 +104,8 @@ func (b *benchRun) startTarget(ctx context.Context, name string) (*child, error)
 		c, err = b.startNginx(ctx)
 	case reverseProxy:
 		c, err = b.role(ctx, b.targetCore, roleProxy, b.mock.addr)
-	case sluice:
-		c, err = b.startSluice(ctx)
+	case sluice, limited, shared:
+		c, err = b.startSluice(ctx, name)
 	default:
 		err = errors.New("unknown target")
 	}
