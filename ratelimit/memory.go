@@ -27,7 +27,7 @@ type MemoryOptions struct {
 	// that its bucket is full again. Names with calls that run are not forgotten.
 	MaxNames int
 	// Settled is how many ids of settled calls are remembered, for the time Remembered; 0
-	// means 65,536, of about 200 bytes each. When more are settled in that time, the oldest
+	// means 65,536, of about 80 bytes each. When more are settled in that time, the oldest
 	// are forgotten.
 	Settled int
 }
@@ -47,9 +47,9 @@ type Memory struct {
 	set      *ruleSet // whose rules the slots have
 	slots    map[slotKey]*slot
 	families map[string]*family // by rule id
-	calls    map[string]*call   // open and lately settled ones, by id
+	calls    map[string]*call   // open, by id
 	routes   map[routeKey]*route
-	settled  queue
+	settled  settledIDs
 	free     []*call
 	armed    bool // a sweep will come
 }
@@ -62,7 +62,7 @@ func NewMemory(o MemoryOptions) *Memory {
 		rules: o.Rules, book: o.Book, clock: newClock(o.Now),
 		maxNames: o.MaxNames, maxSettled: o.Settled,
 		slots: map[slotKey]*slot{}, families: map[string]*family{}, calls: map[string]*call{},
-		routes: map[routeKey]*route{},
+		routes: map[routeKey]*route{}, settled: newSettledIDs(),
 	}
 	if m.maxNames <= 0 {
 		m.maxNames = 1 << 16
@@ -82,7 +82,7 @@ func (m *Memory) Reserve(_ context.Context, c *Call) (Grant, error) {
 	if len(buckets) == 0 {
 		return Grant{}, nil
 	}
-	if m.calls[c.ID] == nil {
+	if m.calls[c.ID] == nil && !m.settled.has(c.ID) {
 		if d := deny(buckets, slots, c.Want, now); d != nil {
 			return Grant{}, d
 		}
@@ -164,7 +164,7 @@ func (m *Memory) Extend(_ context.Context, c *Call, more Cost) error {
 	defer m.mu.Unlock()
 	m.follow()
 	open := m.calls[c.ID]
-	if open == nil || open.settled {
+	if open == nil {
 		return nil
 	}
 	var d *Denied
@@ -203,17 +203,18 @@ func (m *Memory) settle(s *Settlement) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.follow()
-	c := m.calls[s.Call.ID]
-	if c == nil {
-		c = m.newCall(s.Call.ID)
-	}
-	if c.settled {
+	if c := m.calls[s.Call.ID]; c != nil {
+		for i := range c.held {
+			c.held[i].settle(s.Used, c.at, now)
+		}
+		m.retire(c)
+		delete(m.calls, s.Call.ID)
+	} else if m.settled.has(s.Call.ID) {
 		return false
 	}
-	for i := range c.held {
-		c.held[i].settle(s.Used, c.at, now)
-	}
-	m.retire(c, now)
+	m.settled.add(s.Call.ID, now.steady)
+	m.forgetSettled(now)
+	m.arm()
 	return true
 }
 

@@ -1,13 +1,10 @@
 package ratelimit
 
-// call is a reservation, or the memory of a settled one.
+// call is a reservation.
 type call struct {
-	id      string
-	at      instant // of the reservation; of the settlement, once settled
-	held    []hold
-	some    [2]hold // where held begins
-	settled bool
-	next    *call // in the queue of settled ones
+	at   instant
+	held []hold
+	some [2]hold // where held begins
 }
 
 // hold is what a call has taken from one bucket.
@@ -57,29 +54,3 @@ func need(r *Rule, want Cost) int64 { return min(want.in(r), r.Full()) }
 
 // in is the cost in the rule's dimension, within what can be counted.
 func (c Cost) in(r *Rule) int64 { return min(max(c.Of(r.Dim), 0), MaxBudget) }
-
-// queue is the settled calls, oldest first.
-type queue struct {
-	head, tail *call
-	n          int
-}
-
-func (q *queue) push(c *call) {
-	if q.tail == nil {
-		q.head = c
-	} else {
-		q.tail.next = c
-	}
-	q.tail = c
-	q.n++
-}
-
-func (q *queue) pop() *call {
-	c := q.head
-	if q.head = c.next; q.head == nil {
-		q.tail = nil
-	}
-	c.next = nil
-	q.n--
-	return c
-}

@@ -1,6 +1,6 @@
 package ratelimit
 
-// Held is how much a Memory holds: buckets, calls, settled ones among them, and routes.
+// Held is how much a Memory holds: buckets, open calls, settled ids and routes.
 func (m *Memory) Held() (buckets, calls, settled, routes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -10,5 +10,5 @@ func (m *Memory) Held() (buckets, calls, settled, routes int) {
 	if buckets != len(m.slots) {
 		panic("slots without a family")
 	}
-	return buckets, len(m.calls), m.settled.n, len(m.routes)
+	return buckets, len(m.calls), m.settled.len(), len(m.routes)
 }

@@ -69,14 +69,13 @@ func (m *Memory) newCall(id string) *call {
 		c = new(call)
 		c.held = c.some[:0]
 	}
-	c.id = id
 	m.calls[id] = c
 	m.arm()
 	return c
 }
 
-// retire frees what a settled call holds and remembers its id for a while.
-func (m *Memory) retire(c *call, now instant) {
+// retire frees what a settled call holds.
+func (m *Memory) retire(c *call) {
 	for i, h := range c.held {
 		if h.slot.refs--; h.slot.rule.Dim == Streams {
 			h.slot.leave(c, h.place)
@@ -84,21 +83,13 @@ func (m *Memory) retire(c *call, now instant) {
 		c.held[i] = hold{}
 	}
 	c.held = c.held[:0]
-	c.settled, c.at = true, now
-	m.settled.push(c)
-	m.forgetSettled(now)
+	if len(m.free) < spareCalls {
+		m.free = append(m.free, c)
+	}
 }
 
 func (m *Memory) forgetSettled(now instant) {
-	q := &m.settled
-	for q.n > 0 && (q.n > m.maxSettled || now.steady-q.head.at.steady > Remembered.Microseconds()) {
-		c := q.pop()
-		delete(m.calls, c.id)
-		if len(m.free) < spareCalls {
-			c.id, c.settled = "", false
-			m.free = append(m.free, c)
-		}
-	}
+	m.settled.forget(m.maxSettled, now.steady-Remembered.Microseconds())
 }
 
 // newSlot makes a full bucket, and room for it.
@@ -173,7 +164,7 @@ func (m *Memory) sweep() {
 	maps.DeleteFunc(m.families, func(_ string, f *family) bool { return len(f.slots) == 0 })
 	m.forgetSettled(now)
 	m.armed = false
-	if len(m.calls)+len(m.slots) > 0 {
+	if len(m.calls)+len(m.slots)+m.settled.len() > 0 {
 		m.arm()
 	}
 }

@@ -101,7 +101,7 @@ type MetaData struct {
 	Created int64 // unix seconds
 	Model   string
 	Status  int         // of the upstream's answer, when it is to be passed on
-	Header  http.Header // response headers a client may see; owned by the receiver
+	Header  http.Header // response headers a client may see; read only, for others may share it
 	Queue   *QueueData
 }
 

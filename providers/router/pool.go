@@ -5,6 +5,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,17 @@ type Target struct {
 
 	list   *listed      // its upstream's, nil outside a catalog
 	cooled atomic.Int64 // unix nanoseconds until which it is left alone
+	named  atomic.Pointer[http.Header]
+}
+
+// header tells the client which target answers. It is shared: nobody writes to it.
+func (t *Target) header() http.Header {
+	h := t.named.Load()
+	if h == nil {
+		h = &http.Header{"X-Sluice-Target": {t.Name}}
+		t.named.Store(h)
+	}
+	return *h
 }
 
 func (t *Target) coolFor(d time.Duration, now time.Time) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -85,29 +84,40 @@ type chase struct {
 }
 
 func (c *chase) run(ctx context.Context) error {
-	err := backoff.Retry(func() error { return c.try(ctx) }, backoff.WithContext(c.pauses(), ctx))
+	err := backoff.Retry(func() error { return c.try(ctx) }, &pauses{chase: c, ctx: ctx})
 	if ctx.Err() != nil && !errors.Is(err, errStopped) {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// pauses gives full jitter: the library draws from interval ± its factor, so an
-// interval of half the most and a factor of 1 draw from 0 to the most.
-func (c *chase) pauses() backoff.BackOff {
-	b := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(c.opt.BackoffMin/2), backoff.WithMaxInterval(c.opt.BackoffMax/2),
-		backoff.WithRandomizationFactor(1), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
-	return &polite{BackOff: b, least: &c.pause}
+// pauses is what lies between tries: full jitter, and at least as long as the upstream
+// asked. Most answers need none, so the jitter is made for the first pause.
+type pauses struct {
+	chase  *chase
+	ctx    context.Context
+	jitter backoff.BackOff
 }
 
-// polite waits at least as long as the upstream asked.
-type polite struct {
-	backoff.BackOff
-	least *time.Duration
+// NextBackOff implements backoff.BackOff. The library draws from interval ± its factor,
+// so an interval of half the most and a factor of 1 draw from 0 to the most.
+func (p *pauses) NextBackOff() time.Duration {
+	if p.ctx.Err() != nil {
+		return backoff.Stop
+	}
+	if o := &p.chase.opt; p.jitter == nil {
+		p.jitter = backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(o.BackoffMin/2), backoff.WithMaxInterval(o.BackoffMax/2),
+			backoff.WithRandomizationFactor(1), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
+	}
+	return max(p.jitter.NextBackOff(), p.chase.pause)
 }
 
-func (p *polite) NextBackOff() time.Duration { return max(p.BackOff.NextBackOff(), *p.least) }
+// Reset implements backoff.BackOff; pauses are used once.
+func (p *pauses) Reset() {}
+
+// Context implements backoff.BackOffContext.
+func (p *pauses) Context() context.Context { return p.ctx }
 
 // try makes one attempt; a permanent error ends the chase.
 func (c *chase) try(ctx context.Context) error {
@@ -236,8 +246,7 @@ func (h *hold) run(ctx context.Context, firstToken time.Duration) error {
 //
 //go:noinline
 func (h *hold) introduce() {
-	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{
-		Header: http.Header{"X-Sluice-Target": {h.target.Name}}}})
+	h.events = append(h.events, streaming.Event{Kind: streaming.Meta, Meta: &streaming.MetaData{Header: h.target.header()}})
 }
 
 // present gives the answer the pool's name of the model; adapters that pass bytes
