@@ -41,6 +41,7 @@ type account struct {
 	prompt   atomic.Int64 // the estimate and 1; 0: not made yet
 	reserved bool
 	hard     bool
+	declared bool  // a cap on output, or nothing has been estimated
 	allowed  int64 // output tokens that are reserved
 
 	levels []ratelimit.Level // what is told to the caller
@@ -59,7 +60,7 @@ type bill struct {
 
 // open begins the account of an answer.
 func (s *Server) open(c *call, p *streaming.Progress) *account {
-	a := &account{quota: s.opt.Quota, obs: s.opt.Observer, log: s.opt.Log, req: c.req, p: p}
+	a := &account{declared: true, quota: s.opt.Quota, obs: s.opt.Observer, log: s.opt.Log, req: c.req, p: p}
 	if a.quota == nil {
 		return a
 	}
@@ -126,7 +127,8 @@ func (a *account) estimate(buckets []ratelimit.Bucket) {
 		switch b.Rule.Dim {
 		case ratelimit.Tokens, ratelimit.Input, ratelimit.Output, ratelimit.Money:
 			w := &a.call.Want
-			w.Input, w.Output = a.promptTokens(), a.quota.Tokens.Output(a.req, a.call.Who.Key)
+			w.Input = a.promptTokens()
+			w.Output, a.declared = a.quota.Tokens.Output(a.req, a.call.Who.Key)
 			w.Money = a.price.Cost(w.Input, 0, w.Output)
 			a.allowed, a.call.Row.Reserved = w.Output, w.Input+w.Output
 			return
@@ -139,9 +141,11 @@ func (a *account) promptTokens() int64 {
 	if n := a.prompt.Load(); n > 0 {
 		return n - 1
 	}
-	n := a.req.PromptEstimate()
-	if a.quota != nil && a.quota.Tokens != nil {
+	var n int64
+	if a.quota != nil {
 		n = a.quota.Tokens.Prompt(a.req)
+	} else {
+		n = a.req.PromptEstimate()
 	}
 	a.prompt.Store(n + 1)
 	return n
@@ -222,7 +226,7 @@ func (a *account) settle(ctx context.Context, err error) {
 	if a.reserved {
 		a.obs.reservations.Dec()
 	}
-	if err == nil && a.req.MaxTokens() == 0 {
+	if err == nil && !a.declared {
 		a.quota.Tokens.Learn(a.req, a.call.Who.Key, a.bill.usage.Completion)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)

@@ -71,7 +71,8 @@ func tenantOf(who *auth.Principal) string {
 func (a *account) tokenEstimate(c *call) int64 {
 	n := a.promptTokens()
 	if a.quota != nil && a.quota.Tokens != nil {
-		return n + a.quota.Tokens.Output(c.req, c.who.Key)
+		most, _ := a.quota.Tokens.Output(c.req, c.who.Key)
+		return n + most
 	}
 	return n + c.req.MaxTokens()
 }

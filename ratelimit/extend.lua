@@ -11,8 +11,7 @@
 local value = call('GET', KEYS[1])
 if not is_open(value) then return {3, now} end
 local need, known = of_dimension(ARGV[1], 1), sub(value, WORD, WORD + 15) == ARGV[2]
-local _, _, pos = texts(value)
-local list, keys = rules(value, pos, #value - 8)
+local list, keys = rules(value, rules_at(value), #value - 8)
 local states, enough = call('MGET', unpack(keys)), true
 for i, b in ipairs(list) do
   if b[HARD] == 1 then

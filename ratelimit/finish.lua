@@ -5,7 +5,13 @@ local sub = string.sub
 
 local function is_open(value) return value and sub(value, 1, 4) == 'open' end
 
--- texts are the row and the organisation of a reservation, and where its rules begin.
+-- rules_at is where the rules of a reservation begin.
+local function rules_at(value)
+  local pos = TEXTS + 2 + unpacked('<I2', value, TEXTS)
+  return pos + 2 + unpacked('<I2', value, pos)
+end
+
+-- texts are the row and the organisation of a reservation.
 local function texts(value) return unpacked('<I2c0I2c0', value, TEXTS) end
 
 -- of_dimension unpacks a cost into a table by dimension.
@@ -25,11 +31,9 @@ end
 -- only its state behind. The first write frees memory: Redis then lets a script finish even at
 -- its memory limit. newer are the rules as they are by now, packed, if they have changed.
 local function finish(rkey, value, open, rid, used, state, keep, newer)
-  local _, _, pos = texts(value)
-  local list, keys = rules(value, pos, #value - 8)
+  local list, keys = rules(value, rules_at(value), #value - 8)
   if newer then list = rules(newer, 1, #newer) end
   local reserved_at = unpacked('<d', value, #value - 7)
-  local more = of_dimension(value, MORE)
   used = of_dimension(used, 1)
   local states = keys[1] and call('MGET', unpack(keys))
   call('ZREM', open, rid)
@@ -38,7 +42,7 @@ local function finish(rkey, value, open, rid, used, state, keep, newer)
       call('ZREM', b[KEY], rid)
     else
       local back = b[NEED] - used[b[DIM]]
-      if b[HARD] == 1 then back = back + more[b[DIM]] end
+      if b[HARD] == 1 then back = back + of_dimension(value, MORE)[b[DIM]] end
       if back ~= 0 then
         refill(b, states[i])
         b[LEVEL] = math.max(b[LEVEL] + returned(b, back, reserved_at), DEEPEST)

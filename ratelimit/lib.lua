@@ -26,10 +26,10 @@ local fmod, floor = math.fmod, math.floor
 local BUCKET = '<ddd'
 
 -- A bucket's rule and its key in a reservation, as the gateway packs them, and where they are
--- in the table that they are unpacked into.
+-- in the table that they are unpacked into, behind what is found out of the bucket.
 local RULE = '<BBBi8i8i8i8I2c0'
-local KIND, DIM, HARD, AMOUNT, FULL, PERIOD, NEED, KEY, NEXT = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local LEVEL, FRACTION, AT = 10, 11, 12
+local LEVEL, FRACTION, AT = 1, 2, 3
+local KIND, DIM, HARD, AMOUNT, FULL, PERIOD, NEED, KEY, NEXT = 4, 5, 6, 7, 8, 9, 10, 11, 12
 
 -- A cost: requests, input, output, frames, bytes of frames, money.
 local COST, COST_SIZE = '<i8i8i8i8i8i8', 48
@@ -43,7 +43,7 @@ local ASKED, USED, MORE, WORD, TEXTS = 5, 6, 54, 102, 118
 local function rules(value, pos, last)
   local list, keys, n = {}, {}, 0
   while pos < last do
-    local b = {unpacked(RULE, value, pos)}
+    local b = {0, 0, 0, unpacked(RULE, value, pos)}
     pos, n = b[NEXT], n + 1
     list[n], keys[n] = b, b[KEY]
   end

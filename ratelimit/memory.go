@@ -191,7 +191,7 @@ func (m *Memory) Extend(_ context.Context, c *Call, more Cost) error {
 
 // Settle implements Limiter. It returns nil.
 func (m *Memory) Settle(_ context.Context, s *Settlement) error {
-	if m.settle(s) && m.book != nil {
+	if m.settle(s) && m.book != nil && s.Row.ID != "" { // an attempt has no row
 		m.book.Post(&s.Row)
 	}
 	return nil

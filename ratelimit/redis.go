@@ -21,6 +21,7 @@ func TuneRedis(o *redis.UniversalOptions) {
 	o.MaxRetries = -1
 	o.MaxRedirects = 1
 	o.MinRetryBackoff, o.MaxRetryBackoff = time.Millisecond, 4*time.Millisecond
+	o.DialerRetries = 1
 	if o.DialTimeout == 0 {
 		o.DialTimeout = 2 * time.Second
 	}

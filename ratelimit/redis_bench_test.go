@@ -91,12 +91,15 @@ func middle[T float64 | time.Duration](v []T) T {
 	return v[len(v)/2]
 }
 
-// BenchmarkRedisLoad makes many calls at a time; each is reserved and settled.
+// BenchmarkRedisLoad makes many calls at a time; each is reserved and settled. With 1,000 trips
+// at a time nothing is sent together.
 func BenchmarkRedisLoad(b *testing.B) {
-	for _, callers := range []int{1, 8, 64, 512} {
-		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+	for _, c := range [][2]int{{1, 2}, {8, 2}, {64, 1}, {64, 2}, {64, 4}, {64, 1000}, {512, 2}, {512, 1000}} {
+		callers, trips := c[0], c[1]
+		b.Run(fmt.Sprintf("callers=%d/trips=%d", callers, trips), func(b *testing.B) {
 			s := redistest.Single(b)
 			l := newRedis(b, s, ratelimit.RedisOptions{Rules: rules(b, benchRules...)})
+			l.SetTrips(trips)
 			var wg sync.WaitGroup
 			next := make(chan int)
 			for range callers {

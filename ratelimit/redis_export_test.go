@@ -51,3 +51,6 @@ func (r *Redis) Touch(ctx context.Context, who *Subject) error {
 	}
 	return nil
 }
+
+// SetTrips sets how many trips to Redis are under way at a time.
+func (r *Redis) SetTrips(n int) { r.batch.width = n }

@@ -11,17 +11,20 @@ func (r *Redis) Extend(ctx context.Context, c *Call, more Cost) error {
 	p := r.planOf(c)
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
-	var taken []redisPart
+	states := make([]redisState, len(p.buckets))
 	for n := range p.parts {
 		if !p.parts[n].hard {
 			continue
 		}
-		err := r.extendPart(ctx, p, &p.parts[n], more)
+		enough, err := r.extendPart(ctx, p, &p.parts[n], more, states)
 		if err != nil {
-			r.unextend(ctx, p, taken, more)
+			r.unextend(ctx, p, p.parts[:n], more)
 			return err
 		}
-		taken = append(taken, p.parts[n])
+		if !enough {
+			r.unextend(ctx, p, p.parts[:n], more)
+			return r.denyMore(ctx, p, n, more, states)
+		}
 	}
 	return nil
 }
@@ -34,27 +37,39 @@ func (r *Redis) planOf(c *Call) *redisPlan {
 	return r.newPlan(c.ID, &c.Who, Cost{})
 }
 
-func (r *Redis) extendPart(ctx context.Context, p *redisPlan, part *redisPart, more Cost) error {
+// extendPart notes the states of hard budgets when one has too little.
+func (r *Redis) extendPart(ctx context.Context, p *redisPlan, part *redisPart, more Cost, states []redisState) (enough bool, err error) {
 	call := r.extendCall(part, p.id, packCost(more, 1))
 	if err := r.run(ctx, call); err != nil {
-		return err
+		return false, err
 	}
 	list, ok := call.numbers()
 	if !ok || len(list) < 2 || len(list[2:])%4 != 0 {
-		return errReply
+		return false, errReply
 	}
-	if list[0] != 0 {
-		return nil
+	if list[0] != denied {
+		return true, nil
 	}
-	d := new(Denied)
 	for now, l := list[1], list[2:]; len(l) >= 4; l = l[4:] {
 		if l[0] < 0 || l[0] >= int64(len(part.buckets)) {
-			return errReply
+			return false, errReply
 		}
-		b := p.buckets[part.buckets[l[0]]]
-		s := redisState{fill{level: l[1], fraction: l[2], at: now + l[3]}, now, true}
-		need := max(more.Of(b.Rule.Dim), 0)
-		if need == 0 || s.level >= need {
+		states[part.buckets[l[0]]] = redisState{fill{level: l[1], fraction: l[2], at: now + l[3]}, now, true}
+	}
+	return false, nil
+}
+
+// denyMore says which hard budgets have too little, in part n and all behind it.
+func (r *Redis) denyMore(ctx context.Context, p *redisPlan, n int, more Cost, states []redisState) error {
+	if rest := p.parts[n+1:]; len(rest) > 0 {
+		if _, err := r.look(ctx, p, rest, states); err != nil {
+			return err
+		}
+	}
+	d := new(Denied)
+	for i, b := range p.buckets {
+		s, need := &states[i], max(more.Of(b.Rule.Dim), 0)
+		if !b.Rule.Hard || !s.told || need == 0 || s.level >= need {
 			continue
 		}
 		d.Over = append(d.Over, Shortage{Level: s.of(b), Need: need})
@@ -75,10 +90,12 @@ func (r *Redis) extendCall(part *redisPart, id string, more []byte) *redisCall {
 
 // unextend gives back what was taken before another script denied. If that fails, settling
 // the call gives it back.
-func (r *Redis) unextend(ctx context.Context, p *redisPlan, taken []redisPart, more Cost) {
+func (r *Redis) unextend(ctx context.Context, p *redisPlan, parts []redisPart, more Cost) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.Timeout)
 	defer cancel()
-	for i := range taken {
-		_ = r.run(ctx, r.extendCall(&taken[i], p.id, packCost(more, -1)))
+	for i := range parts {
+		if parts[i].hard {
+			_ = r.run(ctx, r.extendCall(&parts[i], p.id, packCost(more, -1)))
+		}
 	}
 }

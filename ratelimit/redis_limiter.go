@@ -12,52 +12,6 @@ import (
 	"sluice/ratelimit/ledger"
 )
 
-// RedisOptions say how a Redis limiter works. Only Rules is needed.
-type RedisOptions struct {
-	Rules *Rules
-	// Prefix is in front of all keys; empty means "sluice:".
-	Prefix string
-	// Timeout bounds Reserve, Extend, Settle and Peek, a second try included; 0 means 50 ms.
-	Timeout time.Duration
-	// Lease is for how long a call stays reserved when its gateway has died; 0 means 30 s. It
-	// is renewed after a third of it. What was reserved is settled after the lease and
-	// another two fifths, in which a gateway that lives after all can say so, plus up to two
-	// rounds of the sweeper, a sixth of the lease each.
-	Lease time.Duration
-	// Keep is for how long the id of a call is remembered, so that it settles once; 0 means 24 h.
-	Keep time.Duration
-	// Retention bounds the ledger.
-	Retention ledger.Retention
-	// MaxOpen bounds the calls that this process has open, about 1 KiB each; 0 means 65,536.
-	// Beyond it Reserve returns an error that wraps ErrUnavailable.
-	MaxOpen int
-	// Log gets warnings; nil means slog.Default.
-	Log *slog.Logger
-
-	clock string // replaces the scripts' clock line in tests
-}
-
-func (o *RedisOptions) setDefaults() {
-	if o.Prefix == "" {
-		o.Prefix = "sluice:"
-	}
-	if o.Timeout <= 0 {
-		o.Timeout = 50 * time.Millisecond
-	}
-	if o.Lease <= 0 {
-		o.Lease = 30 * time.Second
-	}
-	if o.Keep <= 0 {
-		o.Keep = 24 * time.Hour
-	}
-	if o.MaxOpen <= 0 {
-		o.MaxOpen = 1 << 16
-	}
-	if o.Log == nil {
-		o.Log = slog.Default()
-	}
-}
-
 // Redis is the Limiter of many replicas: one Redis, a Redis Cluster or a Redis behind
 // Sentinel holds the buckets, and its clock is the only one that decides.
 //
@@ -91,37 +45,6 @@ type Redis struct {
 }
 
 var _ Limiter = (*Redis)(nil)
-
-// redisCounters are written by the limiter's goroutines and read by State.
-type redisCounters struct {
-	replicas, swept, lost, clock atomic.Int64
-	evicts                       atomic.Pointer[string]
-}
-
-// RedisState is how the limiter stands.
-type RedisState struct {
-	Open     int   // calls of this process that are reserved
-	Replicas int   // gateways seen lately, this one included; 0 before the first round
-	Swept    int64 // calls of dead gateways that this one has settled
-	Lost     int64 // calls of this process that Redis forgot, or others took for dead
-	// ClockBack counts buckets that were found touched at a later time than Redis' clock shows.
-	ClockBack int64
-	// Evicts names the maxmemory-policy by which Redis may throw away buckets and reservations
-	// when its memory is full; empty: it throws nothing away, as it must, or it does not tell.
-	Evicts string
-}
-
-// State may be called at any time.
-func (r *Redis) State() RedisState {
-	s := RedisState{
-		Open: r.open.len(), Replicas: int(r.state.replicas.Load()), Swept: r.state.swept.Load(),
-		Lost: r.state.lost.Load(), ClockBack: r.state.clock.Load(),
-	}
-	if policy := r.state.evicts.Load(); policy != nil {
-		s.Evicts = *policy
-	}
-	return s
-}
 
 // Close stops renewing and sweeping. It waits for rounds under way, up to a second or two, and
 // leaves the client open. Calls that are open then are settled by other replicas as lost,

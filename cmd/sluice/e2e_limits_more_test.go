@@ -352,3 +352,93 @@ func TestLimitOfficialClient(t *testing.T) {
 		t.Errorf("the upstream was asked %d times", n)
 	}
 }
+
+// TestLimitProvider: a limit of an upstream sends callers to another one, and tells them
+// to come back when there is none.
+func TestLimitProvider(t *testing.T) {
+	t.Parallel()
+	base, w := wall.Start(t)
+	g := boot(t, fmt.Sprintf(`
+[[limits]]
+id = "upstream"
+scope = "provider"
+only = ["small"]
+requests_per_hour = 2
+[[models]]
+name = "both"
+targets = [{ upstream = "small", model = "wall:key=small", weight = 1_000_000 }, { upstream = "large", model = "wall:key=large", weight = 1 }]
+[[models]]
+name = "one"
+targets = [{ upstream = "small", model = "wall:key=small" }]
+[[upstreams]]
+name = "small"
+base_url = %q
+[[upstreams]]
+name = "large"
+base_url = %q
+`, base, base))
+	for range 5 {
+		if a := g.chat(t, "both", ""); a.status != http.StatusOK {
+			t.Errorf("%d: %s", a.status, a.body)
+		}
+	}
+	if small, large := calls(w, "small"), calls(w, "large"); small != 2 || large != 3 {
+		t.Errorf("asked: %d and %d times", small, large)
+	}
+	a := g.chat(t, "one", "")
+	if e := readError(t, a.body); a.status != http.StatusTooManyRequests || e.Code != "upstream_limit_reached" || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d: %s", a.status, a.body)
+	}
+	if u := g.usage(t, "?group_by=day"); len(u.Data) != 1 || u.Data[0].Calls != 6 || u.Data[0].Requests != 5 || len(u.Limits) != 0 {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestLimitTicket: who comes with a ticket has the limits of the key behind it.
+func TestLimitTicket(t *testing.T) {
+	t.Parallel()
+	base, _ := wall.Start(t)
+	g := boot(t, limited(base, "[[keys]]\nname = \"page\"\nkey = \"sk-test\"\nlimits = [{ requests_per_day = 1 }]\n"))
+	c := g.dial(t, "Authorization: ", "Sec-WebSocket-Protocol: sluice.v1", "Sec-WebSocket-Protocol: sluice-ticket."+g.ticket(t))
+	c.create(t, "a", wallModel("t1", ""), "")
+	c.expect(t, "done", "a")
+	if f := c.limits(t); f.Requests == nil || f.Requests.Remaining != 0 {
+		t.Errorf("%+v", f)
+	}
+	c.create(t, "a", wallModel("t2", ""), "")
+	if e := c.expect(t, "error", "a"); e.fault.Code != "rate_limit_exceeded" || !strings.Contains(e.fault.Message, `"key.requests_per_day"`) {
+		t.Errorf("%s", e.text)
+	}
+}
+
+// TestLimitRedisForms reaches a Cluster, and a master by its Sentinel.
+func TestLimitRedisForms(t *testing.T) {
+	t.Parallel()
+	base, _ := wall.Start(t)
+	for name, section := range map[string]func(*testing.T) string{
+		"cluster": func(t *testing.T) string { return fmt.Sprintf("addresses = [%q]", redistest.Cluster(t).Addrs()[1]) },
+		"sentinel": func(t *testing.T) string {
+			w := redistest.Sentinel(t)
+			return fmt.Sprintf("addresses = [%q]\nmaster = %q", w.Sentinel.Addr, w.Name)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := boot(t, limited(base, "[redis]\ntimeout = \"500ms\"\n"+section(t)+"\n"+dailyLimits+"[[limits]]\nid = \"all\"\nscope = \"global\"\nrequests_per_day = 2\n"))
+			for i := range 3 {
+				if a := g.chat(t, wallModel("form", ""), ""); (a.status == http.StatusOK) != (i < 2) {
+					t.Errorf("call %d: %d, %s", i, a.status, a.body[:min(len(a.body), 300)])
+				}
+			}
+			if left := g.left(t, "day.requests_per_day"); left != "98" {
+				t.Errorf("%s is left", left)
+			}
+			if u := g.usage(t, "?group_by=model"); len(u.Data) != 1 || u.Data[0].Calls != 2 || u.Data[0].Output != 32 {
+				t.Errorf("%+v", u.Data)
+			}
+			if n := g.metric(t, "gateway_quota_degraded"); n != 0 {
+				t.Error("it is not steady")
+			}
+		})
+	}
+}

@@ -158,7 +158,7 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, q *quota, o *han
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
 		CORS:      handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
 		WebSocket: newWebSocket(&c.WebSocket), Tickets: newTickets(&c.WebSocket),
-		Proxies: proxies(c), Quota: &q.handlers, Line: newLines(c), Observer: o, Drain: d, Log: log,
+		Proxies: proxies(c), Quota: &q.handlers, Line: newLines(c, o), Observer: o, Drain: d, Log: log,
 	})
 }
 

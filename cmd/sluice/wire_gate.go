@@ -53,7 +53,8 @@ func (u *upstreamLimits) Acquire(ctx context.Context, try *router.Try) (func(rou
 		return func(router.Spent) {}, nil
 	}
 	price := h.Prices.Of(req.Model)
-	call.Want = ratelimit.Cost{Requests: 1, Input: h.Tokens.Prompt(req), Output: h.Tokens.Output(req, "")}
+	call.Want = ratelimit.Cost{Requests: 1, Input: h.Tokens.Prompt(req)}
+	call.Want.Output, _ = h.Tokens.Output(req, "")
 	call.Want.Money = price.Cost(call.Want.Input, 0, call.Want.Output)
 	if _, err := h.Limiter.Reserve(ctx, call); err != nil {
 		return nil, overUpstream(err)

@@ -148,8 +148,17 @@ func (q *quota) openMemory(c *Config, log *slog.Logger) error {
 		q.onClose("the usage records", log, kept.Close)
 		b = kept
 	}
-	q.handlers.Limiter = ratelimit.NewMemory(ratelimit.MemoryOptions{Rules: q.rules, Book: poster{b, log}})
-	q.handlers.Ledger = b
+	o := ratelimit.MemoryOptions{Rules: q.rules, Book: poster{b, log}}
+	clock := &budgetClock{start: time.Now(), began: time.Now()}
+	past := c.Data.Dir != "" && hasBudgets(c)
+	if past {
+		o.Now = clock.now
+	}
+	limiter := ratelimit.NewMemory(o)
+	q.handlers.Limiter, q.handlers.Ledger = limiter, b
+	if past {
+		return respend(context.Background(), c, b, limiter, clock, log)
+	}
 	return nil
 }
 

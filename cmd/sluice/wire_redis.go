@@ -6,14 +6,24 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
 	"sluice/ratelimit"
 )
 
+// silent keeps the library's own lines out of the log: the guard of the limits tells of
+// trouble once, and of its end.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+var silence = sync.OnceFunc(func() { redis.SetLogger(silent{}) })
+
 // newRedisClient makes the client of [redis], which has been checked. Nothing is dialled yet.
 func newRedisClient(r *Redis) redis.UniversalClient {
+	silence()
 	o := &redis.UniversalOptions{
 		Addrs: r.Addresses, MasterName: r.Master, IsClusterMode: len(r.Addresses) > 0 && r.Master == "",
 		Username: r.Username, Password: r.Password.Reveal(), SentinelPassword: r.SentinelPass.Reveal(),

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"sync"
+	"unicode"
 
 	"github.com/tiktoken-go/tokenizer/codec"
 )
@@ -21,11 +22,35 @@ func Tokenizer(name string) func(text string) int {
 		return nil
 	}
 	c := load()
-	return func(text string) int {
-		n, err := c.Count(text)
-		if err != nil {
-			return len(text) / 3
+	return func(text string) (n int) {
+		for text != "" {
+			end := blankRun(text)
+			some, err := c.Count(text[:end])
+			if err != nil {
+				some = end / 3
+			}
+			n, text = n+some, text[end:]
 		}
 		return n
 	}
+}
+
+// maxBlank bounds a run of white space that a codec gets to see in one piece: the time
+// it takes grows with the square of the run's length.
+const maxBlank = 256
+
+// blankRun is the length of text up to where a run of white space has become too long,
+// or of all of it.
+func blankRun(text string) int {
+	run := 0
+	for i, r := range text {
+		if !unicode.IsSpace(r) {
+			run = 0
+			continue
+		}
+		if run++; run > maxBlank {
+			return i
+		}
+	}
+	return len(text)
 }

@@ -55,26 +55,26 @@ const unheard = 1024
 
 // Output is the most that may be generated for a request of a caller: what the caller
 // declared, else what is usual for the caller and the model.
-func (e *Estimator) Output(req *providers.Request, key string) int64 {
+func (e *Estimator) Output(req *providers.Request, key string) (most int64, declared bool) {
 	switch req.Op {
 	case providers.Chat, providers.Completions, providers.Responses:
 	default:
-		return 0
+		return 0, true
 	}
 	choices := int64(max(req.Choices, 1))
-	most := req.MaxTokens()
-	if most <= 0 {
+	most = req.MaxTokens()
+	if declared = most > 0; !declared {
 		most = e.usual.p90(req.Model, key, unheard) * choices
 	}
 	if m := e.model(req.Model); m.MaxOutput > 0 {
 		most = min(most, m.MaxOutput*choices)
 	}
-	return most
+	return most, declared
 }
 
 // Learn notes how many tokens a complete answer had whose caller declared no cap.
 func (e *Estimator) Learn(req *providers.Request, key string, output int64) {
-	if output > 0 && req.Stream || output > 0 && req.Op != providers.Passthrough {
+	if output > 0 {
 		e.usual.add(req.Model, key, output/int64(max(req.Choices, 1)))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/providers"
 )
@@ -143,8 +144,9 @@ func TestOutput(t *testing.T) {
 		"null is not declared": {providers.Chat, `{"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":null}`, 1024},
 		"embeddings":           {providers.Embeddings, `{"model":"m","input":"a"}`, 0},
 	} {
-		if got := e.Output(parse(t, c.op, c.body), "key"); got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
+		got, declared := e.Output(parse(t, c.op, c.body), "key")
+		if got != c.want || declared != (strings.Contains(c.body, "max_") && !strings.Contains(c.body, "null") || c.op == providers.Embeddings) {
+			t.Errorf("%s: %d, want %d (declared: %t)", name, got, c.want, declared)
 		}
 	}
 }
@@ -153,21 +155,21 @@ func TestUsual(t *testing.T) {
 	e := New(nil)
 	req := parse(t, providers.Chat, `{"model":"m","messages":[{"role":"user","content":"a"}]}`)
 	for i := range enough {
-		if got := e.Output(req, "k"); got != unheard {
+		if got, _ := e.Output(req, "k"); got != unheard {
 			t.Fatalf("after %d answers: %d", i, got)
 		}
 		e.Learn(req, "k", 100)
 	}
-	if got := e.Output(req, "k"); got < 100 || got > 125 {
+	if got, _ := e.Output(req, "k"); got < 100 || got > 125 {
 		t.Errorf("nine of ten answers of 100 tokens have up to %d", got)
 	}
-	if got := e.Output(req, "other"); got != unheard {
+	if got, _ := e.Output(req, "other"); got != unheard {
 		t.Errorf("another key: %d", got)
 	}
 	for range 3 * fresh {
 		e.Learn(req, "k", 2000)
 	}
-	if got := e.Output(req, "k"); got < 2000 || got > 2500 {
+	if got, _ := e.Output(req, "k"); got < 2000 || got > 2500 {
 		t.Errorf("what was long ago still counts: %d", got)
 	}
 	var u usual
@@ -203,6 +205,18 @@ func TestTokenizer(t *testing.T) {
 	}
 	if Tokenizer("bytes") != nil || Tokenizer("gpt2") != nil {
 		t.Error("a tokenizer that is not there")
+	}
+}
+
+// TestTokenizerHasNoWorstCase: no text takes much longer than another.
+func TestTokenizerHasNoWorstCase(t *testing.T) {
+	count := Tokenizer("o200k_base")
+	for _, piece := range []string{"a", "A", " ", "\n", "\r\n ", " \n", "\n\t", "\u3000\n", "1", "!", "\u00e9", "\U0001f600", "aB", "'s", "\u200d", "\x00"} {
+		start := time.Now()
+		count(strings.Repeat(piece, 64<<10/len(piece)))
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("%q, again and again: %v", piece, took)
+		}
 	}
 }
 

@@ -31,3 +31,9 @@ func (s Servers) Client(tune func(*redis.UniversalOptions)) redis.UniversalClien
 func (w *Watched) Client(tune func(*redis.UniversalOptions)) redis.UniversalClient {
 	return Connect(w.Sentinel.t, redis.UniversalOptions{Addrs: []string{w.Sentinel.Addr}, MasterName: w.Name}, tune)
 }
+
+// ClientFor is a client of whatever listens at the address.
+func ClientFor(t testing.TB, addr string, tune func(*redis.UniversalOptions)) redis.UniversalClient {
+	t.Helper()
+	return Connect(t, redis.UniversalOptions{Addrs: []string{addr}}, tune)
+}
