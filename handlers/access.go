@@ -20,6 +20,7 @@ type AccessLog struct {
 	once    sync.Once
 	log     *slog.Logger
 	flush   func()
+	attrs   []slog.Attr // of the line that is being written
 }
 
 // accessLine is what is told of an answer. It holds nothing of the request's body.
@@ -87,8 +88,7 @@ func (a *AccessLog) write(l *accessLine) {
 		return
 	}
 	r := &l.report
-	attrs := make([]slog.Attr, 0, 24)
-	attrs = append(attrs,
+	attrs := append(a.attrs[:0],
 		slog.String("request_id", l.id), slog.String("op", l.op), slog.String("key", l.key), slog.String("remote", l.remote),
 		slog.String("transport", l.transport), slog.String("model", l.model), slog.String("target", r.Target), slog.Bool("stream", l.stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
 		slog.Duration("took", l.took.Round(time.Microsecond)), slog.Duration("ttft", r.TTFT.Round(time.Microsecond)),
@@ -115,12 +115,15 @@ func (a *AccessLog) write(l *accessLine) {
 		attrs = append(attrs, slog.String("error", l.err.Error()))
 	}
 	a.tell("answer", attrs...)
+	clear(attrs)
+	a.attrs = attrs
 }
 
 // tell writes a line without looking up who calls, which slog.Logger does and nobody reads.
+// The attributes go as one group without a name, which a record holds as it is.
 func (a *AccessLog) tell(what string, attrs ...slog.Attr) {
 	rec := slog.NewRecord(time.Now(), slog.LevelInfo, what, 0)
-	rec.AddAttrs(attrs...)
+	rec.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)})
 	_ = a.log.Handler().Handle(context.Background(), rec)
 }
 

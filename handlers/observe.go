@@ -25,12 +25,12 @@ type Observer struct {
 	models     sync.Map // names that are labels
 	modelCount atomic.Int64
 
-	active    *prometheus.GaugeVec
-	ends      *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	ttft      *prometheus.HistogramVec
-	perToken  *prometheus.HistogramVec
-	tokens    *prometheus.CounterVec
+	active    *children[prometheus.Gauge]
+	ends      *children[prometheus.Counter]
+	duration  *children[prometheus.Observer]
+	ttft      *children[prometheus.Observer]
+	perToken  *children[prometheus.Observer]
+	tokens    *children[prometheus.Counter]
 	saved     prometheus.Counter
 	unstopped prometheus.Counter
 	heartbeat prometheus.Counter
@@ -60,14 +60,17 @@ func buckets(first, last float64) []float64 {
 // NewObserver returns an observer that writes access lines to log; nil writes none.
 func NewObserver(log *AccessLog) *Observer {
 	by := []string{"operation", "model"}
+	active := gauge("gateway_active_streams", "Answers under way.", "transport")
+	ends := counter("gateway_stream_outcome_total", "Answers by how they ended.", "operation", "end")
+	duration := histogram("gen_ai_server_request_duration_seconds", "Time from the request to the end of its answer.", buckets(0.01, 700), by...)
+	ttft := histogram("gen_ai_server_time_to_first_token_seconds", "Time from the request to the first content.", buckets(0.001, 70), by...)
+	perToken := histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one.", buckets(0.001, 3), by...)
+	tokens := counter("gateway_tokens_total", "Tokens by direction; estimated where the upstream did not count.", "type", "model", "estimated")
 	o := &Observer{
 		registry: prometheus.NewRegistry(), access: log,
-		active:    gauge("gateway_active_streams", "Answers under way.", "transport"),
-		ends:      counter("gateway_stream_outcome_total", "Answers by how they ended.", "operation", "end"),
-		duration:  histogram("gen_ai_server_request_duration_seconds", "Time from the request to the end of its answer.", buckets(0.01, 700), by...),
-		ttft:      histogram("gen_ai_server_time_to_first_token_seconds", "Time from the request to the first content.", buckets(0.001, 70), by...),
-		perToken:  histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one.", buckets(0.001, 3), by...),
-		tokens:    counter("gateway_tokens_total", "Tokens by direction; estimated where the upstream did not count.", "type", "model", "estimated"),
+		active: newChildren(1, active.WithLabelValues), ends: newChildren(2, ends.WithLabelValues),
+		duration: newChildren(2, duration.WithLabelValues), ttft: newChildren(2, ttft.WithLabelValues),
+		perToken: newChildren(2, perToken.WithLabelValues), tokens: newChildren(3, tokens.WithLabelValues),
 		saved:     plain("gateway_tokens_saved_by_cancel_total", "Output tokens that were allowed and not generated because the client had gone."),
 		unstopped: plain("gateway_tokens_unstopped_total", "Output tokens that an upstream may have gone on to make for an answer that was left, since it cannot be stopped."),
 		heartbeat: plain("gateway_heartbeats_total", "Signs of life sent to waiting clients."),
@@ -83,7 +86,7 @@ func NewObserver(log *AccessLog) *Observer {
 		store:          histogram("gateway_redis_duration_seconds", "Time of a question to Redis, by what was asked and whether it was answered.", buckets(0.0001, 7), "operation", "outcome"),
 		money:          counter("gateway_cost_dollars_total", "What answers have cost by the configured prices.", "model"),
 	}
-	o.registry.MustRegister(o.active, o.ends, o.duration, o.ttft, o.perToken, o.tokens, o.saved, o.unstopped, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused, o.sockets,
+	o.registry.MustRegister(active, ends, duration, ttft, perToken, tokens, o.saved, o.unstopped, o.heartbeat, o.malformed, o.repaired, o.retries, o.refused, o.sockets,
 		o.denials, o.reservations, o.settleFailures, o.store, o.money, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if log != nil {
 		o.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -121,7 +124,7 @@ type live struct {
 }
 
 func (o *Observer) begin(c *call) *live {
-	l := &live{observer: o, call: c, active: o.active.WithLabelValues(c.transport)}
+	l := &live{observer: o, call: c, active: o.active.of(c.transport, "", "")}
 	l.active.Inc()
 	return l
 }
@@ -186,12 +189,12 @@ const maxRoute = 256
 
 func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, took time.Duration) {
 	op, model := req.Op.String(), o.modelLabel(req, r)
-	o.ends.WithLabelValues(op, e.name).Inc()
-	o.duration.WithLabelValues(op, model).Observe(took.Seconds())
+	o.ends.of(op, e.name, "").Inc()
+	o.duration.of(op, model, "").Observe(took.Seconds())
 	if r.TTFT > 0 && req.Stream {
-		o.ttft.WithLabelValues(op, model).Observe(r.TTFT.Seconds())
+		o.ttft.of(op, model, "").Observe(r.TTFT.Seconds())
 		if n := r.Usage.Completion; n > 1 {
-			o.perToken.WithLabelValues(op, model).Observe((r.LastToken - r.TTFT).Seconds() / float64(n-1))
+			o.perToken.of(op, model, "").Observe((r.LastToken - r.TTFT).Seconds() / float64(n-1))
 		}
 	}
 	estimated := "false"
@@ -199,8 +202,8 @@ func (o *Observer) count(req *providers.Request, r *streaming.Report, e end, too
 		estimated = "true"
 	}
 	if r.Reported || r.TTFT > 0 {
-		o.tokens.WithLabelValues("input", model, estimated).Add(float64(r.Usage.Prompt))
-		o.tokens.WithLabelValues("output", model, estimated).Add(float64(r.Usage.Completion))
+		o.tokens.of("input", model, estimated).Add(float64(r.Usage.Prompt))
+		o.tokens.of("output", model, estimated).Add(float64(r.Usage.Completion))
 	}
 	if e.name == endClientGone.name || e.name == endSlow.name || e.name == endCancelled.name {
 		o.saved.Add(float64(max(0, req.MaxTokens()-r.Usage.Completion-r.Unstopped)))
