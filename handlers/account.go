@@ -208,11 +208,9 @@ func callersFault(e end) bool {
 	return e.status < http.StatusInternalServerError && e.status != http.StatusTooManyRequests
 }
 
-// settleTime bounds how long an ended answer may wait to be settled.
-const settleTime = 5 * time.Second
-
 // settle pays, once. It is called when the end of the answer is known, before the client
-// is told of it: a client that asks again has got its place back.
+// is told of it: a client that asks again has got its place back. The limiter bounds the
+// time that it takes.
 func (a *account) settle(ctx context.Context, err error) {
 	if a.settled {
 		return
@@ -229,11 +227,9 @@ func (a *account) settle(ctx context.Context, err error) {
 	if err == nil && !a.declared {
 		a.quota.Tokens.Learn(a.req, a.call.Who.Key, a.bill.usage.Completion)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-	defer cancel()
 	s := &ratelimit.Settlement{Call: &a.call, Used: a.cost(a.bill.usage, a.bill.requests), Row: a.row(&r, err)}
 	a.correct(&s.Used)
-	if err := a.quota.Limiter.Settle(ctx, s); err != nil {
+	if err := a.quota.Limiter.Settle(context.WithoutCancel(ctx), s); err != nil {
 		a.obs.settleFailures.Inc()
 		a.log.Error("an answer could not be settled", slog.String("request_id", a.req.ID), slog.Any("error", err))
 	}

@@ -32,7 +32,7 @@ type Limiter interface {
 	// is settled. An id without an open reservation takes nothing and is not denied.
 	Extend(ctx context.Context, c *Call, more Cost) error
 	// Settle replaces what was reserved by what was used, frees the call's places and
-	// writes its row to the ledger. Only the first settlement of an id counts. An id
+	// writes its row to the ledger, within a bounded time of its own. Only the first settlement of an id counts. An id
 	// without a reservation changes no bucket; its row is written.
 	Settle(ctx context.Context, s *Settlement) error
 	// Peek reads the levels of all buckets that apply, changing none.

@@ -26,9 +26,9 @@ type MemoryOptions struct {
 	// a rule has more names in use, one that has not been used for long is forgotten, so
 	// that its bucket is full again. Names with calls that run are not forgotten.
 	MaxNames int
-	// Settled is how many ids of settled calls are remembered, for the time Remembered; 0
-	// means 65,536, of about 80 bytes each. When more are settled in that time, the oldest
-	// are forgotten.
+	// Settled is how many ids of settled calls are remembered at most, for at least the time
+	// Remembered; 0 means 65,536, of about 40 bytes each. When more are settled in that time,
+	// the older half is forgotten.
 	Settled int
 }
 
@@ -82,7 +82,7 @@ func (m *Memory) Reserve(_ context.Context, c *Call) (Grant, error) {
 	if len(buckets) == 0 {
 		return Grant{}, nil
 	}
-	if m.calls[c.ID] == nil && !m.settled.has(c.ID) {
+	if m.calls[c.ID] == nil && !m.settled.has(m.settled.hash(c.ID)) {
 		if d := deny(buckets, slots, c.Want, now); d != nil {
 			return Grant{}, d
 		}
@@ -203,16 +203,17 @@ func (m *Memory) settle(s *Settlement) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.follow()
+	h := m.settled.hash(s.Call.ID)
 	if c := m.calls[s.Call.ID]; c != nil {
 		for i := range c.held {
 			c.held[i].settle(s.Used, c.at, now)
 		}
 		m.retire(c)
 		delete(m.calls, s.Call.ID)
-	} else if m.settled.has(s.Call.ID) {
+	} else if m.settled.has(h) {
 		return false
 	}
-	m.settled.add(s.Call.ID, now.steady)
+	m.settled.add(h)
 	m.forgetSettled(now)
 	m.arm()
 	return true

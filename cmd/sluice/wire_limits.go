@@ -119,6 +119,7 @@ type book interface {
 type poster struct {
 	book book
 	log  *slog.Logger
+	wait time.Duration // 0: the book never makes anybody wait
 }
 
 // postTime is how long a row may wait for a book whose disk is slow.
@@ -128,8 +129,12 @@ func (p poster) Post(row *ledger.Row) {
 	if row.ID == "" {
 		return // of an attempt, which is nobody's
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), postTime)
-	defer cancel()
+	ctx := context.Background()
+	if p.wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.wait)
+		defer cancel()
+	}
 	if err := p.book.Post(ctx, row); err != nil {
 		p.log.Error("a usage record is lost", slog.String("request_id", row.ID), slog.Any("error", err))
 	}
@@ -140,15 +145,16 @@ const ledgerFile = "usage.db"
 
 func (q *quota) openMemory(c *Config, log *slog.Logger) error {
 	var b book = ledger.NewMemory(ledger.Retention{}, time.Now)
+	var wait time.Duration
 	if c.Data.Dir != "" {
 		kept, err := ledger.OpenBolt(filepath.Join(c.Data.Dir, ledgerFile), ledger.Retention{}, time.Now, log)
 		if err != nil {
 			return fmt.Errorf("data.dir: %w", err)
 		}
 		q.onClose("the usage records", log, kept.Close)
-		b = kept
+		b, wait = kept, postTime
 	}
-	o := ratelimit.MemoryOptions{Rules: q.rules, Book: poster{b, log}}
+	o := ratelimit.MemoryOptions{Rules: q.rules, Book: poster{b, log, wait}}
 	clock := &budgetClock{start: time.Now(), began: time.Now()}
 	past := c.Data.Dir != "" && hasBudgets(c)
 	if past {
