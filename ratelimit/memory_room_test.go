@@ -239,7 +239,7 @@ func TestRulesChangeWhileCallsRun(t *testing.T) {
 }
 
 func TestReserveAllocatesItsAnswerOnly(t *testing.T) {
-	m := ratelimit.NewMemory(ratelimit.MemoryOptions{Rules: mustRules(t, perKey(2)...), Settled: 1})
+	m := ratelimit.NewMemory(ratelimit.MemoryOptions{Rules: mustRules(t, perKey(2)...)})
 	calls := benchCalls()
 	for i := range 100 {
 		c := calls[i]

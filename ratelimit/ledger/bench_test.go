@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -56,7 +57,7 @@ type inline struct {
 
 func idleQueue() *queue {
 	return &queue{
-		limit: 8192, waiting: new(batch), changed: make(chan struct{}),
+		limit: 8192, waiting: new(batch),
 		first: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
 }
@@ -71,23 +72,50 @@ func (q *inline) Post(ctx context.Context, r *Row) error {
 	return nil
 }
 
-// BenchmarkBoltWrite is what the writer pays for a row, in batches of 500, the disk included.
+// BenchmarkBoltWrite is what the writer pays for a row, in batches of several sizes, after
+// as many rows as are kept. The processor's time is told apart from that of the disk.
 func BenchmarkBoltWrite(b *testing.B) {
-	book, err := OpenBolt(filepath.Join(b.TempDir(), "ledger.db"), Retention{}, time.Now, slog.Default())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = book.Close() })
-	row := testRow(0)
-	var rows batch
-	for i := 0; b.Loop(); i++ {
-		row.ID = "req_0123456789abcdef" + strconv.Itoa(i)
-		rows.add(time.Now().UnixMicro(), &row)
-		if rows.len() == 500 {
-			if err := book.commit(&rows); err != nil {
+	for _, size := range []int{1, 10, 50, 100, 500} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			book, err := OpenBolt(filepath.Join(b.TempDir(), "ledger.db"), Retention{}, time.Now, slog.Default())
+			if err != nil {
 				b.Fatal(err)
 			}
-			rows.reset()
-		}
+			b.Cleanup(func() { _ = book.Close() })
+			row, models := testRow(0), []string{"gpt-5", "llama-3", "qwen"}
+			var rows batch
+			n := 0
+			write := func(size int) {
+				rows.reset()
+				for range size {
+					n++
+					row.ID = "req_0123456789abcdef" + strconv.Itoa(n)
+					row.Model = models[n%len(models)]
+					rows.add(time.Now().UnixMicro(), &row)
+				}
+				if err := book.commit(&rows); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for range 10_000 / max(size, 10) {
+				write(max(size, 10))
+			}
+			b.ReportAllocs()
+			before := processTime(b)
+			for b.Loop() {
+				write(size)
+			}
+			count := float64(b.N * size)
+			b.ReportMetric(float64(processTime(b)-before)/count, "cpu-ns/row")
+			b.ReportMetric(float64(b.Elapsed())/count, "ns/row")
+		})
 	}
+}
+
+func processTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -3,7 +3,6 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -22,9 +21,9 @@ import (
 
 // Bolt is a book in one file of its own, for one process. It may be used concurrently.
 //
-// Rows are queued, and written together 50 ms after the first of them, or earlier when
+// Rows are queued, and written together 100 ms after the first of them, or earlier when
 // the queue is half full or somebody reads. What a killed process loses are the rows of
-// those 50 ms and of the write that runs; what was written survives a power failure too.
+// those 100 ms and of the write that runs; what was written survives a power failure too.
 // At most Retention.Pending rows wait: then callers do, as long as their contexts let
 // them. A write that fails is tried again every second, and rows wait meanwhile.
 //
@@ -40,22 +39,25 @@ type Bolt struct {
 	db *bolt.DB
 
 	// Of the writer, and of who replaces the file:
-	seen  *seen
-	next  uint64        // number of the row to come, from 1
-	names map[int64]int // sums of the newest hours
+	seen    *seen
+	next    uint64        // number of the row to come, from 1
+	names   map[int64]int // sums of the newest hours
+	writing writing
 }
 
-// The buckets. Rows and ids are by number (8 bytes, big endian), sums by hour (4 bytes,
-// big endian), organisation and name. Each value begins with the CRC-32C of the rest.
+// The buckets. Rows and their ids are stored in groups, by the number of the first row (8
+// bytes, big endian), sums by hour (4 bytes, big endian), organisation and name. Each value
+// begins with the CRC-32C of the rest; a group goes on with the number of its rows (2 bytes,
+// big endian). Times of posting are µs (8 bytes, big endian).
 var (
-	bucketRows = []byte("rows") // time of posting (µs, 8 bytes, big endian) · encoded row
-	bucketIDs  = []byte("ids")  // id of a row; ids outlive their rows
+	bucketRows = []byte("rows") // time of posting of the last row · for each row: time of posting, length (uvarint), encoded row
+	bucketIDs  = []byte("ids")  // for each row: length (uvarint) and id; ids outlive their rows
 	bucketSums = []byte("sums") // amounts
 	bucketMeta = []byte("meta")
 	buckets    = [][]byte{bucketRows, bucketIDs, bucketSums, bucketMeta}
 
 	keyFormat = []byte("format")
-	format    = []byte("1")
+	format    = []byte("2")
 
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
@@ -184,23 +186,25 @@ func (b *Bolt) load(tx *bolt.Tx) error {
 	}
 	ids := newSeen(max(b.keep.Rows, minIDs))
 	var next uint64 = 1
-	err := tx.Bucket(bucketIDs).ForEach(func(k, v []byte) error {
-		id, err := unseal(v)
-		if err != nil || len(k) != 8 {
-			return errDamaged
+	err := tx.Bucket(bucketIDs).ForEach(func(k, v []byte) (err error) {
+		if next, err = groupEnd(k, v); err != nil {
+			return err
 		}
-		ids.add(string(id))
-		next = binary.BigEndian.Uint64(k) + 1
-		return nil
+		return readIDs(v, func(id []byte) {
+			if len(id) > 0 {
+				ids.addHash(ids.hash(id))
+			}
+		})
 	})
 	if err != nil {
 		return err
 	}
-	err = tx.Bucket(bucketRows).ForEach(func(k, v []byte) error {
-		if _, err := readRow(v); err != nil || len(k) != 8 {
-			return errDamaged
+	var rows []Row
+	err = tx.Bucket(bucketRows).ForEach(func(k, v []byte) (err error) {
+		if rows, err = readRows(rows[:0], v); err == nil {
+			_, err = groupEnd(k, v)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err

@@ -1,10 +1,8 @@
 package ledger
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"maps"
 	"time"
 
@@ -14,8 +12,8 @@ import (
 // dropAtOnce bounds what one write drops of old rows, ids and sums, beside as much as it adds.
 const dropAtOnce = 4_096
 
-// slack is how far the clock may have gone back for a reader to still find every row.
-const slack = time.Hour
+// groupRows bounds the rows that are one value.
+const groupRows = 64
 
 // commit writes a batch in one transaction. After an error nothing of it counts as
 // written; the same batch is then tried again.
@@ -34,37 +32,87 @@ func (b *Bolt) commit(batch *batch) error {
 func (b *Bolt) attempt(batch *batch) (*bolt.DB, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	w := writing{Bolt: b, fresh: map[string]struct{}{}, number: b.next, names: maps.Clone(b.names)}
+	w := &b.writing
+	w.begin(b)
 	err := guarded(func() error {
 		return b.db.Update(func(tx *bolt.Tx) error { return w.all(tx, batch) })
 	})
 	if err != nil {
 		return b.db, err
 	}
-	for id := range w.fresh {
-		b.seen.add(id)
+	for _, h := range w.ids {
+		b.seen.addHash(h)
 	}
 	b.next, b.names = w.number, w.names
 	return b.db, nil
 }
 
-// writing is one transaction of the writer.
+// writing is one transaction of the writer. Its memory is used again by the next one.
 type writing struct {
 	*Bolt
-	fresh           map[string]struct{} // ids of the batch
-	number          uint64              // of the row to come
-	names           map[int64]int
-	rows, ids, sums *bolt.Bucket
+	number uint64 // of the row to come
+	names  map[int64]int
+
+	fresh hashSet        // of the ids of the batch
+	ids   []hash128      // the same
+	added map[string]int // by hour, organisation and name: index in sums
+	sums  []newSum       // of the batch, in order of their first rows
+	key   []byte
+	arena []byte // values that the transaction still needs
+
+	inRows, inIDs, inSums *bolt.Bucket
+}
+
+// newSum is what a batch adds to a sum.
+type newSum struct {
+	amounts
+	key   string
+	short int // bytes of key that are for all models and targets together
+}
+
+func (w *writing) begin(b *Bolt) {
+	const keep = 1 << 18
+	if cap(w.arena) > keep || len(w.fresh.slots) > keep/16 || w.added == nil {
+		*w = writing{added: map[string]int{}}
+	}
+	w.Bolt, w.number, w.names = b, b.next, maps.Clone(b.names)
+	w.fresh.clear()
+	clear(w.added)
+	clear(w.sums)
+	w.ids, w.sums, w.arena = w.ids[:0], w.sums[:0], w.arena[:0]
 }
 
 func (w *writing) all(tx *bolt.Tx, batch *batch) error {
-	w.rows, w.ids, w.sums = tx.Bucket(bucketRows), tx.Bucket(bucketIDs), tx.Bucket(bucketSums)
-	w.rows.FillPercent, w.ids.FillPercent = 1, 1 // they only grow at the end
-	if last, _ := w.ids.Cursor().Last(); last != nil && binary.BigEndian.Uint64(last) >= w.number {
-		return w.written(batch, binary.BigEndian.Uint64(last)+1)
+	w.inRows, w.inIDs, w.inSums = tx.Bucket(bucketRows), tx.Bucket(bucketIDs), tx.Bucket(bucketSums)
+	w.inRows.FillPercent, w.inIDs.FillPercent = 1, 1 // they only grow at the end
+	if k, v := w.inIDs.Cursor().Last(); k != nil {
+		end, err := groupEnd(k, v)
+		if err != nil {
+			return err
+		}
+		if end > w.number {
+			return w.written(batch, end)
+		}
 	}
+	var rows []int // of one group
+	most := min(groupRows, max(1, w.keep.Rows/4))
 	for i := range batch.len() {
-		if err := w.row(batch.row(i), batch.posted[i]); err != nil {
+		isNew, err := w.count(batch.row(i), batch.posted[i])
+		if err != nil {
+			return err
+		}
+		if isNew {
+			rows = append(rows, i)
+		}
+		if len(rows) == most || i == batch.len()-1 && len(rows) > 0 {
+			if err := w.group(batch, rows); err != nil {
+				return err
+			}
+			rows = rows[:0]
+		}
+	}
+	for i := range w.sums {
+		if err := w.sum(&w.sums[i]); err != nil {
 			return err
 		}
 	}
@@ -76,65 +124,104 @@ func (w *writing) written(batch *batch, next uint64) error {
 	w.number = next
 	clear(w.names)
 	for i := range batch.len() {
-		r, err := decode(batch.row(i))
+		head, err := readHead(batch.row(i))
 		if err != nil {
 			return err
 		}
-		w.isNew(r.ID)
+		w.isNew(head.id)
 	}
 	return nil
 }
 
-func (w *writing) row(data []byte, posted int64) error {
-	r, err := decode(data)
-	if err != nil {
-		return err
+// count adds a row to the sums of the batch. It reports whether its id is new.
+func (w *writing) count(data []byte, posted int64) (bool, error) {
+	head, err := readHead(data)
+	if err != nil || !w.isNew(head.id) {
+		return false, err
 	}
-	if !w.isNew(r.ID) {
-		return nil
+	w.key = binary.BigEndian.AppendUint32(w.key[:0], hourNumber(hourOf(time.UnixMicro(posted))))
+	w.key = append(w.key, head.org...)
+	short := len(w.key) + head.short
+	w.key = append(w.key, head.name...)
+	i, ok := w.added[string(w.key)]
+	if !ok {
+		i = len(w.sums)
+		w.sums = append(w.sums, newSum{key: string(w.key), short: short})
+		w.added[w.sums[i].key] = i
 	}
-	key := binary.BigEndian.AppendUint64(nil, w.number)
-	w.number++
-	value := binary.BigEndian.AppendUint64(make([]byte, 4, 12+len(data)), uint64(posted))
-	if err := w.rows.Put(key, seal(append(value, data...))); err != nil {
-		return err
-	}
-	if err := w.ids.Put(key, seal(append(make([]byte, 4), r.ID...))); err != nil {
-		return err
-	}
-	return w.sum(hourOf(time.UnixMicro(posted)), &r)
+	var a amounts
+	a.read(data[1:])
+	w.sums[i].add(&a)
+	return true, nil
 }
 
-func (w *writing) isNew(id string) bool {
-	if id == "" {
+func (w *writing) isNew(id []byte) bool {
+	if len(id) == 0 {
 		return true
 	}
-	if _, again := w.fresh[id]; again || w.seen.has(id) {
+	h := w.seen.hash(id)
+	if w.seen.has(h) || !w.fresh.add(h) {
 		return false
 	}
-	w.fresh[id] = struct{}{}
+	w.ids = append(w.ids, h)
 	return true
 }
 
-// sum adds the row to its hourly sum.
-func (w *writing) sum(hour int64, r *Row) error {
-	a, n := r.amounts(), r.name()
-	short := appendTexts(nil, n.key, n.user, n.team)
-	org := appendTexts(nil, r.Org)
-	var key, old []byte
-	for i, name := range [...][]byte{n.append(nil), short, nil} {
-		key = append(append(hourKey(hour), org...), name...)
-		if old = w.sums.Get(key); old != nil || w.held(hour) < (i+1)*w.keep.Names {
-			return w.addSum(hour, key, old, a)
+// group writes rows of the batch as one value, and their ids as another.
+func (w *writing) group(batch *batch, rows []int) error {
+	key := binary.BigEndian.AppendUint64(nil, w.number)
+	w.number += uint64(len(rows))
+	newest := uint64(batch.posted[rows[len(rows)-1]])
+	start := w.beginGroup(len(rows))
+	w.arena = binary.BigEndian.AppendUint64(w.arena, newest)
+	for _, i := range rows {
+		row := batch.row(i)
+		w.arena = binary.BigEndian.AppendUint64(w.arena, uint64(batch.posted[i]))
+		w.arena = append(binary.AppendUvarint(w.arena, uint64(len(row))), row...)
+	}
+	if err := w.inRows.Put(key, w.value(start)); err != nil {
+		return err
+	}
+	start = w.beginGroup(len(rows))
+	for _, i := range rows {
+		head, err := readHead(batch.row(i))
+		if err != nil {
+			return err
+		}
+		w.arena = append(binary.AppendUvarint(w.arena, uint64(len(head.id))), head.id...)
+	}
+	return w.inIDs.Put(key, w.value(start))
+}
+
+// beginGroup begins a value with space for its checksum and with the number of its rows.
+func (w *writing) beginGroup(rows int) (start int) {
+	start = len(w.arena)
+	w.arena = append(w.arena, 0, 0, 0, 0)
+	w.arena = binary.BigEndian.AppendUint16(w.arena, uint16(rows))
+	return start
+}
+
+func (w *writing) value(start int) []byte {
+	return seal(w.arena[start:len(w.arena):len(w.arena)])
+}
+
+// sum adds what the batch has for one name to its hourly sum.
+func (w *writing) sum(s *newSum) error {
+	hour := int64(binary.BigEndian.Uint32([]byte(s.key[:4])))
+	for i, size := range [...]int{len(s.key), s.short} {
+		key := append(w.key[:0], s.key[:size]...)
+		w.key = key
+		if old := w.inSums.Get(key); old != nil || w.held(hour) < (i+1)*w.keep.Names {
+			return w.addSum(hour, key, old, s.amounts)
 		}
 	}
-	key = append(hourKey(hour), allOthers...)
-	return w.addSum(hour, key, w.sums.Get(key), a)
+	w.key = append(append(w.key[:0], s.key[:4]...), allOthers...)
+	return w.addSum(hour, w.key, w.inSums.Get(w.key), s.amounts)
 }
 
 func (w *writing) addSum(hour int64, key, old []byte, a amounts) error {
 	if old != nil {
-		_, _, _, before, err := readSum(key, old)
+		_, before, err := readAmounts(key, old)
 		if err != nil {
 			return err
 		}
@@ -142,7 +229,9 @@ func (w *writing) addSum(hour int64, key, old []byte, a amounts) error {
 	} else {
 		w.names[hour] = w.held(hour) + 1
 	}
-	return w.sums.Put(key, seal(a.append(make([]byte, 4))))
+	start := len(w.arena)
+	w.arena = a.append(append(w.arena, 0, 0, 0, 0))
+	return w.inSums.Put(key, w.value(start))
 }
 
 // held is how many sums the hour has. Two hours are remembered.
@@ -154,7 +243,7 @@ func (w *writing) held(hour int64) int {
 		clear(w.names)
 	}
 	n := 0
-	c := w.sums.Cursor()
+	c := w.inSums.Cursor()
 	for k, _ := c.Seek(hourKey(hour)); len(k) >= 4 && int64(binary.BigEndian.Uint32(k)) == hour; k, _ = c.Next() {
 		n++
 	}
@@ -166,20 +255,22 @@ func (w *writing) held(hour int64) int {
 func (w *writing) expire(added int) error {
 	limit := added + dropAtOnce
 	oldest := w.now().Add(-w.keep.RowAge).UnixMicro()
-	err := dropFirst(w.rows, limit, func(k, v []byte) bool {
-		return w.number-binary.BigEndian.Uint64(k) > uint64(w.keep.Rows) || len(v) >= 12 && int64(binary.BigEndian.Uint64(v[4:])) < oldest
+	beyond := func(k, v []byte, most int) bool {
+		end, err := groupEnd(k, v)
+		return err == nil && end <= w.number && w.number-end >= uint64(most)
+	}
+	err := dropFirst(w.inRows, limit, func(k, v []byte) bool {
+		return beyond(k, v, w.keep.Rows) || len(v) >= 14 && int64(binary.BigEndian.Uint64(v[6:])) < oldest
 	})
 	if err != nil {
 		return err
 	}
-	err = dropFirst(w.ids, limit, func(k, _ []byte) bool {
-		return w.number-binary.BigEndian.Uint64(k) > uint64(w.seen.limit)
-	})
+	err = dropFirst(w.inIDs, limit, func(k, v []byte) bool { return beyond(k, v, w.seen.limit) })
 	if err != nil {
 		return err
 	}
 	hour := hourOf(w.now()) - int64(w.keep.SumAge/time.Hour)
-	return dropFirst(w.sums, limit, func(k, _ []byte) bool { return int64(binary.BigEndian.Uint32(k)) < hour })
+	return dropFirst(w.inSums, limit, func(k, _ []byte) bool { return int64(binary.BigEndian.Uint32(k)) < hour })
 }
 
 func dropFirst(from *bolt.Bucket, limit int, old func(k, v []byte) bool) error {
@@ -191,84 +282,4 @@ func dropFirst(from *bolt.Bucket, limit int, old func(k, v []byte) bool) error {
 		limit--
 	}
 	return nil
-}
-
-// Rows reads rows, newest first. Errors are those of ctx, wrap ErrQuery or mean a damaged file.
-func (b *Bolt) Rows(ctx context.Context, f Filter) (Page, error) {
-	f = f.normal()
-	upTo, err := readCursor(f.Cursor)
-	if err != nil {
-		return Page{}, err
-	}
-	if limit := b.now().Add(-b.keep.RowAge); f.Since.Before(limit) {
-		f.Since = limit
-	}
-	var page Page
-	err = b.view(ctx, func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketRows).Cursor()
-		for k, v := lastBefore(c, upTo); k != nil; k, v = c.Prev() {
-			row, err := readRow(v)
-			if err := errors.Join(ctx.Err(), err); err != nil {
-				return err
-			}
-			if row.Posted.Before(f.Since.Add(-slack)) || f.row(&row) && page.full(&f, row, binary.BigEndian.Uint64(k)+1) {
-				break
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return Page{}, err
-	}
-	return page, nil
-}
-
-func lastBefore(c *bolt.Cursor, n uint64) (k, v []byte) {
-	if k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, n)); k == nil {
-		return c.Last()
-	}
-	return c.Prev()
-}
-
-func readRow(v []byte) (Row, error) {
-	body, err := unseal(v)
-	if err != nil || len(body) < 8 {
-		return Row{}, errDamaged
-	}
-	r, err := decode(body[8:])
-	if err != nil {
-		return Row{}, errDamaged
-	}
-	r.Posted = time.UnixMicro(int64(binary.BigEndian.Uint64(body))).UTC()
-	return r, nil
-}
-
-func readSum(k, v []byte) (hour int64, org string, n name, a amounts, err error) {
-	body, err := unseal(v)
-	if err != nil || len(k) < 4 || len(body) != amountBytes {
-		return 0, "", name{}, a, errDamaged
-	}
-	org, n, err = decodeSumKey(string(k[4:]))
-	if err != nil {
-		return 0, "", name{}, a, errDamaged
-	}
-	a.read(body)
-	return int64(binary.BigEndian.Uint32(k)), org, n, a, nil
-}
-
-func hourKey(hour int64) []byte {
-	return binary.BigEndian.AppendUint32(nil, uint32(min(max(hour, 0), 1<<32-1)))
-}
-
-// seal writes the checksum into the first four bytes, which were kept free for it.
-func seal(v []byte) []byte {
-	binary.BigEndian.PutUint32(v, crc32.Checksum(v[4:], castagnoli))
-	return v
-}
-
-func unseal(v []byte) ([]byte, error) {
-	if len(v) < 4 || binary.BigEndian.Uint32(v) != crc32.Checksum(v[4:], castagnoli) {
-		return nil, errDamaged
-	}
-	return v[4:], nil
 }

@@ -34,19 +34,26 @@ const maxAmount = 1<<53 - 1
 func Encode(dst []byte, r *Row) []byte {
 	dst = append(slices.Grow(dst, usualRow), rowVersion)
 	dst = r.amounts().append(dst)
-	lengths := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
 	start := len(dst)
-	dst = appendTexts(dst, r.Key, r.User, r.Team)
+	dst = appendText(dst, r.Key)
+	dst = appendText(dst, r.User)
+	dst = appendText(dst, r.Team)
 	short := len(dst) - start
-	dst = appendTexts(dst, r.Model, r.Target)
-	binary.LittleEndian.PutUint16(dst[lengths:], uint16(len(dst)-start))
-	binary.LittleEndian.PutUint16(dst[lengths+2:], uint16(short))
-	dst = appendTexts(dst, r.ID, r.Org, r.Op, r.Transport, r.End)
-	for _, n := range [...]int64{r.Start.UnixMicro(), int64(r.TTFT), int64(r.Total), r.Reserved, r.Attempts} {
-		dst = binary.AppendVarint(dst, n)
-	}
-	return dst
+	dst = appendText(dst, r.Model)
+	dst = appendText(dst, r.Target)
+	binary.LittleEndian.PutUint16(dst[start-4:], uint16(len(dst)-start))
+	binary.LittleEndian.PutUint16(dst[start-2:], uint16(short))
+	dst = appendText(dst, r.ID)
+	dst = appendText(dst, r.Org)
+	dst = appendText(dst, r.Op)
+	dst = appendText(dst, r.Transport)
+	dst = appendText(dst, r.End)
+	dst = binary.AppendVarint(dst, r.Start.UnixMicro())
+	dst = binary.AppendVarint(dst, int64(r.TTFT))
+	dst = binary.AppendVarint(dst, int64(r.Total))
+	dst = binary.AppendVarint(dst, r.Reserved)
+	return binary.AppendVarint(dst, r.Attempts)
 }
 
 // decode reads what Encode wrote. The row shares no memory with data.
@@ -72,6 +79,35 @@ func decode(data []byte) (Row, error) {
 	return r, nil
 }
 
+// head is what counting needs of an encoded row: parts of it.
+type head struct {
+	name  []byte // key, user, team, model, target
+	short int    // bytes of name that hold key, user and team
+	id    []byte
+	org   []byte // with its length
+}
+
+func readHead(data []byte) (head, error) {
+	if len(data) < rowHead || data[0] != rowVersion {
+		return head{}, errRow
+	}
+	size := int(binary.LittleEndian.Uint16(data[1+amountBytes:]))
+	h := head{short: int(binary.LittleEndian.Uint16(data[rowHead-2:]))}
+	if size > len(data)-rowHead || h.short > size {
+		return head{}, errRow
+	}
+	h.name = data[rowHead : rowHead+size]
+	in := reader{data: data[rowHead+size:]}
+	h.id = in.bytes()
+	rest := in.data
+	in.bytes()
+	h.org = rest[:len(rest)-len(in.data)]
+	if in.failed {
+		return head{}, errRow
+	}
+	return h, nil
+}
+
 // amounts are what sums add up: calls, requests, input, cached, output, reasoning, frames,
 // money, estimated calls, microseconds.
 type amounts [amountCount]int64
@@ -94,11 +130,10 @@ func (a *amounts) add(b *amounts) {
 }
 
 func (a amounts) append(dst []byte) []byte {
-	var text [amountBytes]byte
-	for i, n := range a {
-		binary.LittleEndian.PutUint64(text[8*i:], uint64(n))
+	for _, n := range a {
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(n))
 	}
-	return append(dst, text[:]...)
+	return dst
 }
 
 // read takes the amounts from the first amountBytes of data.
@@ -152,11 +187,17 @@ func cut(s string) string {
 
 func appendTexts(dst []byte, texts ...string) []byte {
 	for _, s := range texts {
-		s = cut(s)
-		dst = binary.AppendUvarint(dst, uint64(len(s)))
-		dst = append(dst, s...)
+		dst = appendText(dst, s)
 	}
 	return dst
+}
+
+func appendText(dst []byte, s string) []byte {
+	if len(s) < 1<<7 { // most are, and their lengths are one byte
+		return append(append(dst, byte(len(s))), s...)
+	}
+	s = cut(s)
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
 // reader takes fields off its data until one is not there.
@@ -165,15 +206,18 @@ type reader struct {
 	failed bool
 }
 
-func (r *reader) text() string {
+func (r *reader) text() string { return string(r.bytes()) }
+
+// bytes is part of the reader's data.
+func (r *reader) bytes() []byte {
 	n, size := binary.Uvarint(r.data)
 	if size <= 0 || n > uint64(len(r.data)-size) {
 		r.failed, r.data = true, nil
-		return ""
+		return nil
 	}
-	s := string(r.data[size : size+int(n)])
+	b := r.data[size : size+int(n)]
 	r.data = r.data[size+int(n):]
-	return s
+	return b
 }
 
 func (r *reader) int() int64 {

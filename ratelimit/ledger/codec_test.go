@@ -64,10 +64,16 @@ func FuzzDecodeRow(f *testing.F) {
 	f.Add(Encode(nil, &Row{}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		row, err := decode(data)
+		_, _ = readHead(data)
 		if err != nil {
 			return
 		}
 		again := Encode(nil, &row)
+		n, org := row.name(), appendText(nil, row.Org)
+		if head, err := readHead(again); err != nil || string(head.id) != row.ID || !bytes.Equal(head.org, org) ||
+			!bytes.Equal(head.name, n.append(nil)) || !bytes.Equal(head.name[:head.short], appendTexts(nil, n.key, n.user, n.team)) {
+			t.Fatalf("%v, the head of %+v is %+v", err, row, head)
+		}
 		back, err := decode(again)
 		if err != nil {
 			t.Fatalf("%v after a second time: %+v", err, row)

@@ -1,153 +1,216 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 )
 
-// maxHeld bounds the hourly sums that are held in memory. Beyond it the oldest hour goes.
-const maxHeld = 50_000
+const (
+	maxHeld  = 50_000   // hourly sums that are held; beyond it the oldest hour goes
+	maxNames = 16 << 20 // bytes of names that are held; beyond it the oldest hours go, then the oldest rows
+)
 
-// Memory is a book that ends with the process. Rows and sums together take at most about
-// 30 MB at the default bounds. It may be used concurrently.
+// Memory is a book that ends with the process. It takes memory as rows come: usually 1.5 MB,
+// and at the default bounds at most 4 MB for rows, 0.5 MB for ids, 5 MB for sums, 4 MB to
+// find names and 16 MB for their texts, twice that while names come and go. The collector
+// has next to nothing to read there. It may be used concurrently.
 type Memory struct {
 	now  func() time.Time
 	keep Retention
 
 	mu      sync.Mutex
 	seen    *seen
-	ring    [][]byte // row n is at n % keep.Rows: time of posting (µs, 8 bytes), encoded row
-	oldest  uint64   // row that is kept
-	next    uint64   // row to come
-	hours   map[int64]map[string]*amounts
-	held    int
-	hour    int64               // that present is of
-	present map[string]*amounts // one of hours, or nil
+	rows    shelf
+	names   names
+	sums    pool[sum]
+	hours   []hour // in order
+	held    int    // sums
+	present int    // index in hours, of the hour that turn is about
+	turn    uint32 // counts how often another hour became the present one
 	scratch []byte
+}
+
+// sum is what the rows of one name and hour add up to.
+type sum struct {
+	amounts
+	name uint32
+	next uint32 // of the same hour, numbered from 1
+}
+
+type hour struct {
+	number int64  // since 1970
+	first  uint32 // sum, numbered from 1
+	count  int
 }
 
 // NewMemory makes an empty book. The clock tells when a row is posted.
 func NewMemory(keep Retention, clock func() time.Time) *Memory {
 	keep = keep.withDefaults()
-	return &Memory{now: clock, keep: keep, seen: newSeen(keep.Rows), hours: map[int64]map[string]*amounts{}}
+	m := &Memory{now: clock, keep: keep, seen: newSeen(keep.Rows), present: -1}
+	m.rows = shelf{most: keep.Rows, gone: m.names.release}
+	return m
 }
 
 // Post writes a row, unless its id was posted before: as many ids are known as rows are
 // kept. It never fails, and keeps nothing of the row's memory.
 func (m *Memory) Post(_ context.Context, r *Row) error {
-	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.seen.add(r.ID) {
 		return nil
 	}
-	slot := m.slot()
-	data := binary.LittleEndian.AppendUint64((*slot)[:0], uint64(now.UnixMicro()))
-	data = Encode(data, r)
-	*slot = data
-	m.next++
-	m.expire(now)
-	var a amounts
-	a.read(data[9:])
-	m.sum(hourOf(now), cut(r.Org), data[8:]).add(&a)
+	now := m.now()
+	posted := now.UnixMicro()
+	m.expire(posted)
+	m.turnTo(hourOf(now))
+	a := r.amounts()
+	text, short := appendSumKey(m.scratch[:0], r)
+	m.scratch = text
+	name := m.names.find(text)
+	m.rows.add(posted, name, r, &a)
+	m.sums.at(m.sum(name, text[:short])).add(&a)
+	m.bound()
 	return nil
 }
 
-// slot is where the next row goes; what was there is overwritten.
-func (m *Memory) slot() *[]byte {
-	if len(m.ring) < m.keep.Rows {
-		m.ring = append(m.ring, nil)
-	}
-	if m.next-m.oldest == uint64(m.keep.Rows) {
-		m.oldest++
-	}
-	return &m.ring[m.next%uint64(m.keep.Rows)]
+// appendSumKey appends organisation and name of the row's sum. The first short bytes of
+// it are the key for all its models and targets together.
+func appendSumKey(dst []byte, r *Row) (key []byte, short int) {
+	dst = appendText(dst, r.Org)
+	dst = appendText(dst, r.Key)
+	dst = appendText(dst, r.User)
+	dst = appendText(dst, r.Team)
+	short = len(dst)
+	dst = appendText(dst, r.Model)
+	return appendText(dst, r.Target), short
 }
 
 // expire drops rows by age.
-func (m *Memory) expire(now time.Time) {
-	limit := now.Add(-m.keep.RowAge).UnixMicro()
-	for ; m.oldest < m.next; m.oldest++ {
-		slot := &m.ring[m.oldest%uint64(m.keep.Rows)]
-		if int64(binary.LittleEndian.Uint64(*slot)) >= limit {
+func (m *Memory) expire(now int64) {
+	limit := now - m.keep.RowAge.Microseconds()
+	for m.rows.len() > 0 && m.rows.posted(m.rows.oldest) < limit {
+		m.rows.drop()
+	}
+}
+
+// bound drops what has too many names, or too long ones.
+func (m *Memory) bound() {
+	for m.names.live > maxNames {
+		switch {
+		case m.dropOldest():
+		case m.rows.len() > 0:
+			m.rows.drop()
+		default:
 			return
 		}
-		*slot = nil
 	}
 }
 
-// sum finds the hourly sum of an encoded row.
-func (m *Memory) sum(hour int64, org string, row []byte) *amounts {
-	if m.hour != hour || m.present == nil {
-		m.turn(hour)
+// sum finds the sum of this hour that rows of a name count in. While the hour has room,
+// each name gets its own; then key, user and team get one together; then everybody.
+func (m *Memory) sum(name uint32, short []byte) uint32 {
+	e := m.names.entries.at(name)
+	if e.turn == m.turn {
+		return e.sum
 	}
-	sums := m.present
-	lengths := [...]int{nameLength(row, 0), nameLength(row, 2), 0}
-	for i, n := range lengths {
-		m.scratch = appendTexts(m.scratch[:0], org)
-		m.scratch = append(m.scratch, row[rowHead:rowHead+n]...)
-		if a := sums[string(m.scratch)]; a != nil {
-			return a
-		}
-		if len(sums) < (i+1)*m.keep.Names {
-			return m.hold(sums, hour, string(m.scratch))
-		}
+	if count := m.hours[m.present].count; count < m.keep.Names {
+		e.refs++
+		return m.hold(name)
 	}
-	if a := sums[allOthers]; a != nil {
-		return a
+	i, ok := m.shared(short, 2*m.keep.Names)
+	if !ok {
+		i, _ = m.shared([]byte(allOthers), math.MaxInt)
 	}
-	return m.hold(sums, hour, allOthers)
+	e.turn, e.sum = m.turn, i
+	return i
 }
 
-// turn makes an hour the present one.
-func (m *Memory) turn(hour int64) {
-	if m.hours[hour] == nil {
-		m.hours[hour] = map[string]*amounts{}
-		m.dropHours(hour - int64(m.keep.SumAge/time.Hour))
+// shared finds or makes a sum for several names, unless the hour has as many as most.
+func (m *Memory) shared(key []byte, most int) (uint32, bool) {
+	name := m.names.find(key)
+	if e := m.names.entries.at(name); e.turn == m.turn {
+		i := e.sum
+		m.names.release(name)
+		return i, true
 	}
-	m.hour, m.present = hour, m.hours[hour]
+	if m.hours[m.present].count >= most {
+		m.names.release(name)
+		return 0, false
+	}
+	return m.hold(name), true
+}
+
+// hold makes a sum of the present hour. It keeps the caller's count of the name.
+func (m *Memory) hold(name uint32) uint32 {
+	i, h := m.sums.get(), &m.hours[m.present]
+	*m.sums.at(i) = sum{name: name, next: h.first}
+	h.first = i + 1
+	h.count++
+	e := m.names.entries.at(name)
+	e.turn, e.sum = m.turn, i
+	for m.held++; m.held > maxHeld && m.dropOldest(); {
+	}
+	return i
+}
+
+// turnTo makes an hour the present one. If it was that before, because the clock has gone
+// back, its names are told their sums again.
+func (m *Memory) turnTo(number int64) {
+	if m.present >= 0 && m.hours[m.present].number == number {
+		return
+	}
+	m.turn++
+	at, had := m.find(number)
+	if !had {
+		m.hours = slices.Insert(m.hours, at, hour{number: number})
+	}
+	m.present = at
+	for i := m.hours[at].first; i != 0; {
+		s := m.sums.at(i - 1)
+		e := m.names.entries.at(s.name)
+		e.turn, e.sum = m.turn, i-1
+		i = s.next
+	}
+	for m.hours[0].number < number-int64(m.keep.SumAge/time.Hour) {
+		m.drop(0)
+	}
+}
+
+func (m *Memory) find(number int64) (int, bool) {
+	return slices.BinarySearchFunc(m.hours, number, func(h hour, n int64) int { return cmp.Compare(h.number, n) })
 }
 
 // allOthers is the key of the sum of what had no place under its organisation.
 const allOthers = "\x07" + sumOther
 
-// nameLength reads one of the two lengths in the head of an encoded row.
-func nameLength(row []byte, at int) int {
-	return int(binary.LittleEndian.Uint16(row[1+amountBytes+at:]))
-}
-
-func (m *Memory) hold(sums map[string]*amounts, hour int64, key string) *amounts {
-	a := new(amounts)
-	sums[key] = a
-	m.held++
-	for m.held > maxHeld && len(m.hours) > 1 {
-		oldest := hour
-		for h := range m.hours {
-			oldest = min(oldest, h)
-		}
-		if oldest == hour {
-			break
-		}
-		m.drop(oldest)
+// dropOldest drops the oldest hour, unless that is the present one.
+func (m *Memory) dropOldest() bool {
+	if m.present == 0 {
+		return false
 	}
-	return a
+	m.drop(0)
+	return true
 }
 
-func (m *Memory) dropHours(before int64) {
-	for h := range m.hours {
-		if h < before {
-			m.drop(h)
-		}
+// drop forgets an hour before the present one.
+func (m *Memory) drop(at int) {
+	for i := m.hours[at].first; i != 0; {
+		s := m.sums.at(i - 1)
+		next := s.next
+		m.names.release(s.name)
+		m.sums.put(i - 1)
+		i = next
 	}
-}
-
-func (m *Memory) drop(hour int64) {
-	m.held -= len(m.hours[hour])
-	delete(m.hours, hour)
+	m.held -= m.hours[at].count
+	m.hours = slices.Delete(m.hours, at, at+1)
+	m.present--
 }
 
 // Usage adds up hourly sums. Errors wrap ErrQuery.
@@ -160,9 +223,9 @@ func (m *Memory) Usage(ctx context.Context, q Query) ([]Sum, error) {
 	first = max(first, hourOf(m.now())-int64(m.keep.SumAge/time.Hour))
 	m.mu.Lock()
 	var hours []int64
-	for h := range m.hours {
-		if h >= first && h < end {
-			hours = append(hours, h)
+	for _, h := range m.hours {
+		if h.number >= first && h.number < end {
+			hours = append(hours, h.number)
 		}
 	}
 	m.mu.Unlock()
@@ -177,19 +240,29 @@ func (m *Memory) Usage(ctx context.Context, q Query) ([]Sum, error) {
 	return g.result(), nil
 }
 
-func (m *Memory) addHour(g *grouping, hour int64) error {
+func (m *Memory) addHour(g *grouping, number int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key, a := range m.hours[hour] {
-		org, n, err := decodeSumKey(key)
+	at, ok := m.find(number)
+	if !ok {
+		return nil
+	}
+	for i := m.hours[at].first; i != 0; {
+		s := m.sums.at(i - 1)
+		i = s.next
+		org, n, err := m.nameOf(s.name)
 		if err != nil {
 			return err
 		}
-		if err := g.add(hour, org, n, a); err != nil {
+		if err := g.add(number, org, n, &s.amounts); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m *Memory) nameOf(i uint32) (org string, n name, err error) {
+	return decodeSumKey(string(m.names.text(m.names.entries.at(i))))
 }
 
 // decodeSumKey splits the organisation, as a text, from the name of a sum.
@@ -227,15 +300,13 @@ func (m *Memory) some(page *Page, f *Filter, upTo uint64) (uint64, error) {
 	const step = 64 // rows under one lock
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	oldest, limit := m.oldest, m.now().Add(-m.keep.RowAge)
-	n := min(upTo, m.next)
+	oldest, limit := m.rows.oldest, m.now().Add(-m.keep.RowAge)
+	n := min(upTo, m.rows.next)
 	for i := 0; i < step && n > oldest; i++ {
-		data := m.ring[(n-1)%uint64(m.keep.Rows)]
-		row, err := decode(data[8:])
+		row, err := m.row(n - 1)
 		if err != nil {
 			return 0, err
 		}
-		row.Posted = time.UnixMicro(int64(binary.LittleEndian.Uint64(data))).UTC()
 		if row.Posted.Before(limit) {
 			return 0, nil
 		}
@@ -248,6 +319,16 @@ func (m *Memory) some(page *Page, f *Filter, upTo uint64) (uint64, error) {
 		return 0, nil
 	}
 	return n, nil
+}
+
+func (m *Memory) row(i uint64) (Row, error) {
+	r, name, err := m.rows.read(i)
+	if err != nil {
+		return r, err
+	}
+	org, n, err := m.nameOf(name)
+	r.Org, r.Key, r.User, r.Team, r.Model, r.Target = org, n.key, n.user, n.team, n.model, n.target
+	return r, err
 }
 
 // full adds a row to a page, or notes on a full one that the next begins with row n.

@@ -31,7 +31,7 @@ func TestMemoryAge(t *testing.T) {
 		t.Errorf("%d rows are told", n)
 	}
 	post("c")
-	if n := m.next - m.oldest; n != 2 {
+	if n := m.rows.len(); n != 2 {
 		t.Errorf("%d rows are held", n)
 	}
 	now = now.Add(91 * day)
@@ -59,7 +59,7 @@ func TestMemoryHeld(t *testing.T) {
 			t.Fatalf("after %d hours: %d hours, %d sums", h+1, len(m.hours), m.held)
 		}
 	}
-	if len(m.hours[hourOf(now)-1]) != names {
+	if newest := m.hours[len(m.hours)-1]; newest.number != hourOf(now)-1 || newest.count != names {
 		t.Error("the newest hour is gone")
 	}
 }

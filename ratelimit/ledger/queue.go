@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	writeEvery = 50 * time.Millisecond // how long a row waits for others
-	retryEvery = time.Second           // after a write that failed
+	writeEvery = 100 * time.Millisecond // how long a row waits for others
+	retryEvery = time.Second            // after a write that failed
 	closeTries = 3
 )
 
@@ -38,7 +38,7 @@ func (b *batch) row(i int) []byte {
 }
 
 func (b *batch) reset() {
-	const keep = 1 << 20
+	const keep = 1 << 18
 	if cap(b.data) > keep {
 		*b = batch{}
 		return
@@ -58,7 +58,7 @@ type queue struct {
 	mu                sync.Mutex
 	waiting           *batch
 	accepted, written uint64
-	changed           chan struct{} // closed, and made anew, when there is space, or a write has ended
+	changed           chan struct{} // closed when there is space, or a write has ended; nil while nobody waits
 	trouble           error         // of the last write
 	closed            bool
 }
@@ -67,7 +67,7 @@ func newQueue(limit int, log *slog.Logger, write func(*batch) error) *queue {
 	q := &queue{
 		write: write, limit: limit, log: log, waiting: new(batch),
 		first: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+		closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	go q.run()
 	return q
@@ -100,6 +100,9 @@ func (q *queue) put(ctx context.Context, posted int64, r *Row) error {
 
 // await gives the lock away until something changes. With an error it is not taken again.
 func (q *queue) await(ctx context.Context) error {
+	if q.changed == nil {
+		q.changed = make(chan struct{})
+	}
 	changed := q.changed
 	q.mu.Unlock()
 	select {
@@ -144,15 +147,19 @@ func (q *queue) close() error {
 
 // change tells everybody who waits to look again. The lock is held.
 func (q *queue) change() {
-	close(q.changed)
-	q.changed = make(chan struct{})
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
+	}
 }
 
 func (q *queue) run() {
 	defer close(q.done)
 	spare := new(batch)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
-		ending := q.gather()
+		ending := q.gather(timer)
 		full := q.take(spare)
 		if full.len() > 0 && !q.writeOut(full) {
 			return
@@ -166,14 +173,13 @@ func (q *queue) run() {
 }
 
 // gather waits for a first row and then for company. It reports whether the queue closes.
-func (q *queue) gather() bool {
+func (q *queue) gather(timer *time.Timer) bool {
 	select {
 	case <-q.first:
 	case <-q.closing:
 		return true
 	}
-	timer := time.NewTimer(writeEvery)
-	defer timer.Stop()
+	timer.Reset(writeEvery)
 	select {
 	case <-timer.C:
 	case <-q.hurry:

@@ -105,12 +105,13 @@ func (s *Server) Kill() {
 // Await waits until the condition holds, and fails the test if that takes long.
 func (s *Server) Await(what string, condition func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(patience); !condition(); <-look.C {
 		if time.Now().After(deadline) {
 			log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
 			s.t.Fatalf("redis-server %s does not %s:\n%s", s.Addr, what, log)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
 	}
 }
 
