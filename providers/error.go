@@ -111,6 +111,10 @@ func (e *Error) Final() bool {
 
 const insufficientQuota = "insufficient_quota"
 
+// NotServed reports whether an adapter has refused the request itself, before anything
+// was sent: its upstream has no way to serve it. Another target may have one.
+func (e *Error) NotServed() bool { return e.Kind == BadRequest && e.Status == 0 }
+
 // Invalid is a BadRequest that names the field and says what to do.
 func Invalid(param, message string) *Error {
 	return &Error{Kind: BadRequest, Param: param, Message: message}

@@ -50,6 +50,9 @@ type Request struct {
 	Reasoning bool
 	// Choices is how many answers were asked for, at least 1.
 	Choices int
+	// Strict is set while another target may serve the request as it stands: adapters then
+	// refuse what they would otherwise leave out.
+	Strict bool
 	// PresentAs replaces the model name in the answer when it is not empty.
 	PresentAs string
 
@@ -61,6 +64,13 @@ type Request struct {
 func (r *Request) With(presentAs string) *Request {
 	c := *r
 	c.PresentAs = presentAs
+	return &c
+}
+
+// Strictly returns a shallow copy of which adapters leave nothing out.
+func (r *Request) Strictly() *Request {
+	c := *r
+	c.Strict = true
 	return &c
 }
 

@@ -136,17 +136,11 @@ func TestAdapterCPU(t *testing.T) {
 	const rounds = 5
 	l := startLoad(t)
 	g := boot(t, overAll(l.base))
-	for _, c := range []struct {
-		name string
-		job  loadJob
-		free []string // kinds that have no limit
-	}{
-		{"one by one", loadJob{Streams: 100, Tokens: 80, Gap: 20 * time.Millisecond}, nil},
-		// gRPC hands messages over one by one, also those that have come together.
-		{"at once", loadJob{Streams: 16, Tokens: 4000}, []string{"kserve-grpc", "mii"}},
+	for name, job := range map[string]loadJob{
+		"one by one": {Streams: 100, Tokens: 80, Gap: 20 * time.Millisecond},
+		"at once":    {Streams: 16, Tokens: 4000},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			job := c.job
+		t.Run(name, func(t *testing.T) {
 			job.URL, job.Key = g.URL+"/chat/completions", g.Key
 			costs := map[string][]time.Duration{}
 			for round := range rounds + 1 {
@@ -159,7 +153,7 @@ func TestAdapterCPU(t *testing.T) {
 			}
 			for _, model := range adapterKinds {
 				ratio := relativeCost(t, model, costs[model], costs[adapterKinds[0]])
-				if ratio > maxRatio*tolerance && !slices.Contains(c.free, model) {
+				if ratio > maxRatio*tolerance {
 					t.Errorf("%s costs %.2f x the raw relay, want at most %.1f", model, ratio, maxRatio)
 				}
 			}

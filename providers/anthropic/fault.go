@@ -12,6 +12,9 @@ import (
 	"sluice/streaming"
 )
 
+// api is how errors name what was expected.
+const api = "Anthropic's Messages API"
+
 // maxErrorBody is how much of an error answer is read.
 const maxErrorBody = 64 << 10
 
@@ -41,12 +44,23 @@ const (
 // refusal turns an answer with an error status into an *Error.
 func (p *Provider) refusal(resp *upstream.Answer) *providers.Error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	e := upstream.RefusalOf(p.name, resp, upstream.ReadWords(text))
-	if e.Kind == providers.Protocol {
-		e.Message = "the upstream answered with status " + http.StatusText(resp.Status) + "; does base_url name a server of Anthropic's Messages API?"
+	w := upstream.ReadWords(text)
+	form := upstream.FormOf(text, w)
+	if form == upstream.Enveloped && !isOwn(text) {
+		form = upstream.Loose
 	}
+	if e := upstream.Stranger(p.name, api, messagesPath, resp.Status, form, w); e != nil {
+		return e
+	}
+	e := upstream.RefusalOf(p.name, resp, w)
 	classify(e, text)
 	return e
+}
+
+// isOwn reports whether an error has the form of this API: {"type":"error","error":{"type":…}}.
+func isOwn(text []byte) bool {
+	var body struct{ Error struct{ Type string } }
+	return json.Unmarshal(text, &body) == nil && body.Error.Type != ""
 }
 
 // inStream turns an error event of a stream with status 200 into an *Error.
@@ -96,7 +110,7 @@ func errorCode(text []byte) string {
 
 func (p *Provider) protocolError(what string) *providers.Error {
 	return &providers.Error{Kind: providers.Protocol, Target: p.name,
-		Message: "an answer of Anthropic's Messages API was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
+		Message: "an answer of " + api + " was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
 }
 
 // ended judges the end of a body that came before the end of the answer.

@@ -17,7 +17,7 @@ import (
 func options(baseURL string) Options {
 	return Options{
 		Upstream: upstream.Options{Name: "up", BaseURL: baseURL}, APIKey: "key-1",
-		Budgets: Budgets{Low: 1024, Medium: 8192, High: 24576}, Memory: 1 << 20,
+		Budgets: Budgets{Low: 1024, Medium: 8192, High: 24576}, Memory: 1 << 20, NamedFiles: true,
 		MaxEvent: providertest.MaxEvent, MaxAnswer: providertest.MaxAnswer,
 	}
 }

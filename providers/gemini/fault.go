@@ -15,6 +15,9 @@ import (
 	"sluice/streaming"
 )
 
+// api is how errors name what was expected.
+const api = "the Gemini API"
+
 // maxErrorBody is how much of an error answer is read.
 const maxErrorBody = 64 << 10
 
@@ -76,22 +79,31 @@ func (w *words) retryAfter() time.Duration {
 }
 
 // refusal turns an answer with an error status into an *Error.
-func (p *Provider) refusal(resp *upstream.Answer) *providers.Error {
+func (p *Provider) refusal(path string, resp *upstream.Answer) *providers.Error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	w, ok := readWords(text)
 	if !ok {
-		e := upstream.RefusalOf(p.name, resp, upstream.ReadWords(text))
-		if e.Kind == providers.Protocol {
-			e.Message = "the upstream answered with status " + strconv.Itoa(resp.Status) + "; does base_url name a server of the Gemini API?"
-		}
+		return p.foreign(path, resp, text)
+	}
+	own := upstream.Words{Message: w.Message, Type: w.Status}
+	if e := upstream.Stranger(p.name, api, path, resp.Status, upstream.Enveloped, own); e != nil {
 		return e
 	}
-	e := upstream.RefusalOf(p.name, resp, upstream.Words{Message: w.Message, Type: w.Status})
+	e := upstream.RefusalOf(p.name, resp, own)
 	if wait := w.retryAfter(); wait > 0 {
 		e.RetryAfter = wait
 	}
 	classify(e, &w)
 	return e
+}
+
+// foreign turns an answer with an error status in no form of this API into an *Error.
+func (p *Provider) foreign(path string, resp *upstream.Answer, text []byte) *providers.Error {
+	w := upstream.ReadWords(text)
+	if e := upstream.Stranger(p.name, api, path, resp.Status, min(upstream.FormOf(text, w), upstream.Loose), w); e != nil {
+		return e
+	}
+	return upstream.RefusalOf(p.name, resp, w)
 }
 
 // inStream turns an error in a stream with status 200 into an *Error.
@@ -130,7 +142,7 @@ func classify(e *providers.Error, w *words) {
 
 func (p *Provider) protocolError(what string) *providers.Error {
 	return &providers.Error{Kind: providers.Protocol, Target: p.name,
-		Message: "an answer of the Gemini API was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
+		Message: "an answer of " + api + " was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
 }
 
 func (p *Provider) unfinished() *providers.Error {

@@ -174,38 +174,46 @@ func (r *request) parts(m *ask.Message) (parts []part, err error) {
 	return parts, nil
 }
 
-// image takes a data URL, or the address of a file that Google can read by itself.
+// image takes a data URL, or an address where the configuration lets callers name one.
 func (r *request) image(i *ask.Image) (part, error) {
-	if u, err := url.Parse(i.URL); err == nil && r.fetches(u) {
+	if !strings.HasPrefix(strings.ToLower(i.URL), "data:") {
+		u, err := url.Parse(i.URL)
+		if err == nil && r.isOurs(u) && !r.opt.NamedFiles {
+			return part{}, r.asked.CannotRead(i.Param, "files that Google keeps, for it would read them with the gateway's credential; send a data URL")
+		}
+		if err != nil || !r.fetches(u) {
+			return part{}, r.asked.CannotRead(i.Param, "the address of an image; send a data URL")
+		}
 		kind, _, _ := strings.Cut(mime.TypeByExtension(path.Ext(u.Path)), ";")
 		return part{File: &file{MIME: kind, URI: i.URL}}, nil
-	}
-	if !strings.HasPrefix(strings.ToLower(i.URL), "data:") {
-		return part{}, r.asked.CannotRead(i.Param, "the address of an image that Google does not keep; send a data URL")
 	}
 	kind, data, err := i.Data()
 	if err != nil {
 		return part{}, err
 	}
-	if kind == "" {
-		return part{}, r.asked.Wrong(i.Param, "a data URL that tells its type, such as data:image/png;base64,…")
-	}
 	return part{Inline: &blob{MIME: kind, Data: data}}, nil
 }
 
-// fetches reports whether Google reads an address: its own files and videos, or any
-// where the configuration says so. The gateway itself fetches nothing.
+// fetches reports whether an address may be named: a public video, a file of the
+// upstream's own account or any address, as the configuration says. The gateway itself
+// fetches nothing.
 func (r *request) fetches(u *url.URL) bool {
-	switch u.Scheme {
-	case "gs":
+	switch {
+	case r.isOurs(u):
+		return r.opt.NamedFiles
+	case u.Scheme == "https" && slices.Contains([]string{"www.youtube.com", "youtube.com", "youtu.be"}, u.Host):
 		return true
-	case "https":
-		return r.opt.FetchURLs || u.Host == r.host || slices.Contains([]string{"www.youtube.com", "youtube.com", "youtu.be"}, u.Host)
-	case "http":
-		return r.opt.FetchURLs || u.Host == r.host
 	default:
-		return false
+		return r.opt.FetchURLs && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
 	}
+}
+
+// isOurs reports whether Google may read an address by the credential of the call, as it
+// does for Cloud Storage and for the Files API, instead of as anybody could.
+func (r *request) isOurs(u *url.URL) bool {
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	return u.Scheme == "gs" || host == r.host || host == "storage.cloud.google.com" ||
+		host == "googleapis.com" || strings.HasSuffix(host, ".googleapis.com")
 }
 
 // model translates an answer of an earlier turn.

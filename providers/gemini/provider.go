@@ -32,9 +32,13 @@ type Options struct {
 	// Safety is the threshold of every category of harm, such as BLOCK_ONLY_HIGH; ""
 	// leaves Google's own.
 	Safety string
-	// FetchURLs lets callers name any http(s) address of an image, which Google then
-	// fetches; without it only files that Google keeps.
+	// FetchURLs lets callers name any http(s) address of an image outside Google, which
+	// Google then fetches.
 	FetchURLs bool
+	// NamedFiles lets callers name what Google keeps and reads with the gateway's
+	// credential: gs:// addresses, files of the Files API, cached content. Each caller can
+	// then read what the credential can.
+	NamedFiles bool
 	// Memory bounds, in bytes, the signatures that are kept for the next turn of callers
 	// who answer a tool call; the oldest goes first. 0 keeps none.
 	Memory int
@@ -52,7 +56,7 @@ type Budgets struct{ Low, Medium, High int64 }
 type Provider struct {
 	opt  Options
 	name string
-	host string // of the server, whose files callers may name
+	host string // of the server, whose files it reads with the credential of the call
 	up   *upstream.Client
 	// memory keeps the signatures of function calls: models from version 3 on refuse a call
 	// without one. What is not found is replaced by the word with which the API lets calls
@@ -64,7 +68,7 @@ type Provider struct {
 func New(opt Options) *Provider {
 	p := &Provider{name: opt.Upstream.Name, memory: kit.NewMemory[string](opt.Memory)}
 	if u, err := url.Parse(opt.Upstream.BaseURL); err == nil {
-		p.host = u.Host
+		p.host = strings.ToLower(u.Hostname())
 		if strings.Trim(u.Path, "/") == "" {
 			opt.Upstream.BaseURL = u.JoinPath("v1beta").String()
 		}

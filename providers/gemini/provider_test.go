@@ -133,26 +133,47 @@ func TestSystemOfGemma(t *testing.T) {
 	}
 }
 
+// What Google reads with the gateway's credential is named by callers only where the
+// configuration says so, however the address is written.
 func TestAddresses(t *testing.T) {
-	opt := options("https://generativelanguage.googleapis.com")
+	opt := options("https://Gemini.example.com:443")
 	image := func(url string) string {
 		return `{"role":"user","content":[{"type":"image_url","image_url":{"url":"` + url + `"}}]}`
 	}
-	for url, want := range map[string][2]bool{ // without and with fetch_urls
-		"https://generativelanguage.googleapis.com/v1beta/files/x": {true, true},
-		"https://example.com/x.png":                                {false, true},
-		"http://example.com/x.png":                                 {false, true},
-		"ftp://example.com/x.png":                                  {false, false},
-		"https://www.youtube.com.evil.test/x":                      {false, true},
+	const neither, fetched, named = 0, 1, 2 // bits: with fetch_urls, with named_files
+	for url, want := range map[string]int{
+		"gs://bucket/x.png": named,
+		"GS://bucket/x.png": named,
+		"https://generativelanguage.googleapis.com/v1beta/files/x":      named,
+		"https://GenerativeLanguage.googleapis.com.:443/v1beta/files/x": named,
+		"https://a@storage.googleapis.com/b/x.png":                      named,
+		"http://storage.cloud.google.com/b/x.png":                       named,
+		"https://gemini.example.com/v1beta/files/x":                     named,
+		"https://example.com/x.png":                                     fetched,
+		"http://example.com/x.png":                                      fetched,
+		"https://googleapis.com.evil.test/x":                            fetched,
+		"https://www.youtube.com.evil.test/x":                           fetched,
+		"ftp://example.com/x.png":                                       neither,
+		"https:generativelanguage.googleapis.com/v1beta/files/x":        neither,
+		"files/x": neither,
 	} {
-		for i, fetch := range []bool{false, true} {
-			opt.FetchURLs = fetch
+		for set := range 4 {
+			opt.FetchURLs, opt.NamedFiles = set&fetched != 0, set&named != 0
 			got, err := contents(t, newTarget(opt, "m"), image(url))
-			if (err == nil) != want[i] || err == nil && !strings.Contains(got, `"fileUri":"`+url+`"`) {
-				t.Errorf("%s, fetch_urls %t: %s, %v", url, fetch, got, err)
+			if (err == nil) != (set&want != 0) || err == nil && !strings.Contains(got, `"fileUri":"`+url+`"`) {
+				t.Errorf("%s, fetch_urls %t, named_files %t: %s, %v", url, opt.FetchURLs, opt.NamedFiles, got, err)
+			}
+			if e := providers.AsError(err); err != nil && (e.Kind != providers.BadRequest || e.Param != "messages[0].content[0].image_url.url") {
+				t.Errorf("%s: %+v", url, e)
 			}
 		}
 	}
+	for _, drop := range []bool{false, true} {
+		opt.NamedFiles, opt.Drop = false, drop
+		check(t, opt, "gemini-2.5-flash", `,"cached_content":"projects/1/locations/x/cachedContents/y"`, "refused cached_content")
+	}
+	opt.NamedFiles = true
+	check(t, opt, "gemini-2.5-flash", `,"cached_content":"cachedContents/y"`, `,"cachedContent":"cachedContents/y"}`)
 }
 
 // TestStopInEveryChunk: older models say STOP all the time; the text behind it counts.

@@ -191,6 +191,9 @@ func (r *request) label() error {
 	if r.out.Cached, err = r.asked.String("cached_content"); err != nil {
 		return err
 	}
+	if r.out.Cached != "" && !r.opt.NamedFiles {
+		return r.asked.CannotRead("cached_content", "content that Google keeps, for it would read it with the gateway's credential")
+	}
 	if r.out.Cached != "" && !strings.Contains(r.out.Cached, "cachedContents/") {
 		return r.asked.Wrong("cached_content", `a name such as "cachedContents/abc"`)
 	}

@@ -92,6 +92,18 @@ func newTemplate(t *Template, text string, marks []string) (_ *Template, err err
 	return t, nil
 }
 
+// TokenStops are those of Stops that are tokens of their own, such as <|eot_id|>: they end
+// a turn also where no template has made the prompt. Others are words, which a text may
+// well contain.
+func (t *Template) TokenStops() (tokens []string) {
+	for _, s := range t.Stops {
+		if strings.HasPrefix(s, "<") && strings.HasSuffix(s, ">") {
+			tokens = append(tokens, s)
+		}
+	}
+	return tokens
+}
+
 // broken is a mark that is none any more, and that people read as before.
 func broken(mark string) string {
 	at := 1

@@ -114,8 +114,8 @@ func boolParameter(b bool) *oip.InferParameter {
 // readMessage reads an answer in either form: raw contents, or contents by type.
 func readMessage(resp *oip.ModelInferResponse) (*answer, error) {
 	raw := resp.GetRawOutputContents()
-	if len(raw) > 0 && len(raw) != len(resp.GetOutputs()) {
-		return nil, fmt.Errorf("%d raw contents for %d outputs", len(raw), len(resp.GetOutputs()))
+	if err := fitRaw(len(raw), len(resp.GetOutputs())); err != nil {
+		return nil, err
 	}
 	a := &answer{final: resp.GetParameters()[markFinal].GetBoolParam()}
 	for i, o := range resp.GetOutputs() {
@@ -125,12 +125,28 @@ func readMessage(resp *oip.ModelInferResponse) (*answer, error) {
 		} else {
 			t.data = contents(t.datatype, o.GetContents())
 		}
-		if err := t.check(); err != nil {
-			return nil, fmt.Errorf("tensor %.40q: %w", t.name, err)
+		if err := t.fit(); err != nil {
+			return nil, err
 		}
 		a.tensors = append(a.tensors, t)
 	}
 	return a, nil
+}
+
+// fitRaw holds raw contents against the outputs: there is one of each, or none at all.
+func fitRaw(raw, outputs int) error {
+	if raw > 0 && raw != outputs {
+		return fmt.Errorf("%d raw contents for %d outputs", raw, outputs)
+	}
+	return nil
+}
+
+// fit checks a tensor, and names it when it is not consistent.
+func (t *tensor) fit() error {
+	if err := t.check(); err != nil {
+		return fmt.Errorf("tensor %.40q: %w", t.name, err)
+	}
+	return nil
 }
 
 // contents turns contents by type into bytes.
@@ -176,66 +192,21 @@ func contents(datatype string, c *oip.InferTensorContents) []byte {
 	return out
 }
 
-// stream is ModelStreamInfer in either form.
-type stream interface {
-	recv() (*oip.ModelInferResponse, error)
-}
-
-// tritonStream is one of Triton's. A failure of the request is in its messages when the
-// server does not know realErrors.
-type tritonStream struct {
-	grpc.ClientStream
-}
-
 // errInStream is a failure that a stream tells in a message.
 type errInStream struct{ text string }
 
 func (e *errInStream) Error() string { return e.text }
 
-func (s tritonStream) recv() (*oip.ModelInferResponse, error) {
-	m := new(oip.ModelStreamInferResponse)
-	if err := s.RecvMsg(m); err != nil {
-		return nil, err
-	}
-	if text := m.GetErrorMessage(); text != "" {
-		return nil, &errInStream{text}
-	}
-	return m.GetInferResponse(), nil
-}
-
-// plainStream has plain answers and ends with the call.
-type plainStream struct{ grpc.ClientStream }
-
-func (s plainStream) recv() (*oip.ModelInferResponse, error) {
-	m := new(oip.ModelInferResponse)
-	return m, s.RecvMsg(m)
-}
-
 // open sends a request over a stream of its own.
-func (g *overGRPC) open(ctx context.Context, req *oip.ModelInferRequest) (stream, error) {
+func (g *overGRPC) open(ctx context.Context, req *oip.ModelInferRequest) (*rpc.Reader, error) {
 	if !g.PlainStreams {
 		ctx = metadata.AppendToOutgoingContext(ctx, realErrors, "true")
 	}
 	desc := &oip.GRPCInferenceService_ServiceDesc.Streams[0]
-	s, err := g.cc.NewStream(ctx, desc, oip.GRPCInferenceService_ModelStreamInfer_FullMethodName)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // io.EOF: what failed comes with the first message
-		return nil, err
-	}
-	if err := s.CloseSend(); err != nil {
-		return nil, err
-	}
-	if g.PlainStreams {
-		return plainStream{s}, nil
-	}
-	return tritonStream{s}, nil
+	return rpc.Open(ctx, g.cc, desc, oip.GRPCInferenceService_ModelStreamInfer_FullMethodName, req)
 }
 
 func (g *overGRPC) generate(ctx context.Context, c *call, take func(*answer) bool) error {
-	ctx, cancel := context.WithCancel(ctx) // a stream lives until it is read to its end, or cancelled
-	defer cancel()
 	req, err := requestMessage(c)
 	if err != nil {
 		return err
@@ -247,23 +218,30 @@ func (g *overGRPC) generate(ctx context.Context, c *call, take func(*answer) boo
 	if err != nil {
 		return g.fault(err)
 	}
+	defer s.Close()
 	return g.relay(s, take)
 }
 
 // relay hands on the answers of a stream.
-func (g *overGRPC) relay(s stream, take func(*answer) bool) error {
+func (g *overGRPC) relay(s *rpc.Reader, take func(*answer) bool) error {
+	messages := messageReader{plain: g.PlainStreams}
 	for marked := g.PlainStreams; ; {
-		resp, err := s.recv()
+		batch, err := s.Next()
 		if err != nil {
 			return g.streamEnd(err, marked, take)
 		}
-		a, err := readMessage(resp)
-		if err != nil {
-			return g.strange(err)
-		}
-		marked = marked || a.final
-		if a.final = false; !take(a) {
-			return nil
+		for i, text := range batch {
+			a, err := messages.read(text)
+			if err != nil {
+				if i > 0 && !take(&answer{}) { // what came before it waits no longer
+					return nil
+				}
+				return g.toldFault(err)
+			}
+			marked = marked || a.final
+			if a.final, a.more = false, i+1 < len(batch); !take(a) {
+				return nil
+			}
 		}
 	}
 }
@@ -271,11 +249,7 @@ func (g *overGRPC) relay(s stream, take func(*answer) bool) error {
 // streamEnd judges the end of a stream: the status OK, which is io.EOF here, behind the
 // mark of the last answer as far as the server sets one.
 func (g *overGRPC) streamEnd(err error, marked bool, take func(*answer) bool) error {
-	told := new(errInStream)
-	switch {
-	case errors.As(err, &told):
-		return g.toldFault(told.text)
-	case errors.Is(err, io.EOF) && marked:
+	if errors.Is(err, io.EOF) && marked {
 		take(&answer{final: true})
 		return nil
 	}
@@ -286,10 +260,15 @@ func (g *overGRPC) streamEnd(err error, marked bool, take func(*answer) bool) er
 	return e
 }
 
-// toldFault is a failure that came without a status.
-func (g *overGRPC) toldFault(text string) error {
-	if strings.Contains(text, "unknown model") {
-		return &providers.Error{Kind: providers.Passed, Status: http.StatusNotFound, Target: g.name, Message: text}
+// toldFault is the error for a message that holds one, without a status, or is none.
+func (g *overGRPC) toldFault(err error) error {
+	told := new(errInStream)
+	switch {
+	case !errors.As(err, &told):
+		return g.strange(err)
+	case strings.Contains(told.text, "unknown model"):
+		return &providers.Error{Kind: providers.Passed, Status: http.StatusNotFound, Target: g.name, Message: told.text}
+	default:
+		return &providers.Error{Kind: providers.UpstreamFailed, Target: g.name, Message: told.text}
 	}
-	return &providers.Error{Kind: providers.UpstreamFailed, Target: g.name, Message: text}
 }

@@ -298,7 +298,7 @@ func (h *overHTTP) events(c *call, body io.Reader, take func(*answer) bool) (fin
 			a, err := reader.read(got[i].Data)
 			if err == nil {
 				malformed = 0
-				if a.more = i+1 < len(got); !take(a) {
+				if a.more = i+1 < len(got) && (i+1)%maxBatch != 0; !take(a) {
 					return false, nil
 				}
 				continue
@@ -335,6 +335,10 @@ func (h *overHTTP) end(err error, unfinished bool, take func(*answer) bool) (fin
 		return true, nil
 	}
 }
+
+// maxBatch is how many events leave together at most. What is made of more would not fit
+// into the buffers that are used again.
+const maxBatch = 128
 
 // maxMalformed is how many broken events in a row end an answer.
 const maxMalformed = 3

@@ -129,6 +129,9 @@ func schemas(t testing.TB) []Model {
 		{Name: "broken",
 			Inputs:  []Input{{Name: "text_input", Datatype: "BYTES", Shape: []int64{1}, Source: FromText}},
 			Outputs: []Output{{Name: "text_output", Meaning: AsTensor}}},
+		{Name: "stream", Decoupled: true,
+			Inputs:  []Input{{Name: "text_input", Datatype: "BYTES", Shape: []int64{1}, Source: FromText}},
+			Outputs: []Output{{Name: "text_output", Meaning: AsText}}},
 		{Name: "missing",
 			Inputs:  []Input{{Name: "text_input", Datatype: "BYTES", Shape: []int64{1}, Source: FromText}},
 			Outputs: []Output{{Name: "text_output", Meaning: AsTensor}}},
@@ -518,7 +521,7 @@ func TestModels(t *testing.T) {
 		base := map[bool]string{false: web, true: rpc}[name == "grpc"]
 		p := newProvider(base, change, schemas(t)...)
 		models, err := p.Models(t.Context())
-		if err != nil || len(models) != 6 || models[0].ID != "broken" || models[5].ID != "writer" {
+		if err != nil || len(models) != 7 || models[0].ID != "broken" || models[6].ID != "writer" {
 			t.Errorf("%s, without an index: %v %v", name, models, err)
 		}
 		if g, ok := p.via.(*overGRPC); ok {
@@ -615,6 +618,10 @@ func TestPassRefused(t *testing.T) {
 			"a length that is none":    {"echo", "application/octet-stream; inference-header-content-length=x", `{}`, providers.BadRequest, headerLength},
 			"a bad image":              {"colours", "image/jpeg", "nothing", providers.BadRequest, `"alias"`},
 			"an image without schema":  {"echo", "image/jpeg", "nothing", providers.BadRequest, "declared"},
+			"many answers":             {"stream", "application/json", `{"inputs":[{"name":"text_input","datatype":"BYTES","shape":[1],"data":["a"]}]}`, providers.BadRequest, "/v1/chat/completions"},
+			"many answers, a body":     {"stream", "application/octet-stream", "a", providers.BadRequest, "any number of times"},
+			"a body of another size":   {"colours", "application/octet-stream", strings.Repeat("x", 191), providers.BadRequest, `"pixels"`},
+			"a body for two inputs":    {"sizes", "application/octet-stream", "x", providers.BadRequest, "2 inputs"},
 			"an image to a reader":     {"reader", "image/jpeg", "nothing", providers.UnsupportedMedia, `"alias"`},
 		} {
 			_, _, err := listen(t, p.Target(c.model).Stream(t.Context(), infer(c.contentType, []byte(c.body)), streaming.NewProgress(time.Now())))

@@ -61,12 +61,17 @@ func (t target) passThrough(ctx context.Context, req *providers.Request, yield y
 	p := &passage{model: t.model, body: req.Body, header: -1, schema: t.models[t.model]}
 	if p.schema != nil {
 		p.version = p.schema.Version
+		if p.schema.Decoupled {
+			return p.schema.answersManyTimes(req)
+		}
 	}
 	switch mediaType {
 	case typeJSON:
 		err = p.checkJSON(req.Body)
 	case typeBinary:
-		err = p.takeBinary(params)
+		if err = p.takeBinary(params); err == nil && p.form == formSingle && p.schema != nil {
+			err = p.schema.checkSingle(p.body)
+		}
 	case typeProto, "application/protobuf", "application/vnd.google.protobuf":
 		err = p.takeProto()
 	default:
@@ -76,6 +81,37 @@ func (t target) passThrough(ctx context.Context, req *providers.Request, yield y
 		return err
 	}
 	return t.via.pass(ctx, p, yield)
+}
+
+// answersManyTimes refuses a model that its schema calls decoupled: one answer cannot hold
+// what it gives, and servers do not let it be asked for one.
+func (m *Model) answersManyTimes(req *providers.Request) error {
+	text := fmt.Sprintf("The model %q answers a call any number of times (decoupled = true in its schema), which POST /v1%s cannot tell.", req.Model, req.Path)
+	if m.generates() {
+		text += " Ask for its text at POST /v1/chat/completions or /v1/completions."
+	}
+	return providers.Invalid("model", text)
+}
+
+// checkSingle holds a body that is to be the only input against the schema.
+func (m *Model) checkSingle(body []byte) error {
+	if n := len(m.Inputs); n != 1 {
+		return notTheOne(n)
+	}
+	in := &m.Inputs[0]
+	if _, err := fitShape(in.Datatype, in.Shape, int64(len(body))); err != nil {
+		return misfit(in.Name, err)
+	}
+	return nil
+}
+
+// notTheOne refuses a body that is to be the only one of so many inputs.
+func notTheOne(inputs int) error {
+	return providers.Invalid("", fmt.Sprintf("The model has %d inputs, so a body cannot be the one. Send %s, with JSON in front of the tensors.", inputs, headerLength))
+}
+
+func misfit(input string, err error) error {
+	return providers.Invalid("", fmt.Sprintf("The body does not fit the model's input %q: %s.", input, err))
 }
 
 func unsupported(contentType string) error {

@@ -95,7 +95,7 @@ func (g *overGRPC) single(ctx context.Context, p *passage) (*oip.ModelInferReque
 		return nil, g.fault(err)
 	}
 	if n := len(meta.GetInputs()); n != 1 {
-		return nil, providers.Invalid("", fmt.Sprintf("The model has %d inputs, so a body cannot be the one. Send %s, with JSON in front of the tensors.", n, headerLength))
+		return nil, notTheOne(n)
 	}
 	in := meta.GetInputs()[0]
 	data := p.body
@@ -104,7 +104,7 @@ func (g *overGRPC) single(ctx context.Context, p *passage) (*oip.ModelInferReque
 	}
 	shape, err := fitShape(in.GetDatatype(), in.GetShape(), int64(len(p.body)))
 	if err != nil {
-		return nil, providers.Invalid("", fmt.Sprintf("The body does not fit the model's input %q: %s.", in.GetName(), err))
+		return nil, misfit(in.GetName(), err)
 	}
 	return &oip.ModelInferRequest{ModelName: p.model, ModelVersion: p.version,
 		Inputs:           []*oip.ModelInferRequest_InferInputTensor{{Name: in.GetName(), Datatype: in.GetDatatype(), Shape: shape}},
@@ -131,6 +131,9 @@ func fitShape(datatype string, declared []int64, size int64) ([]int64, error) {
 		}
 	}
 	if datatype == bytesType {
+		if fixed > 1 {
+			return nil, fmt.Errorf("a body is one string, and not a tensor of %v", declared)
+		}
 		return shape, nil
 	}
 	each := fixed * int64(elementSizes[datatype])

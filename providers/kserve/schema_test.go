@@ -200,6 +200,7 @@ func TestFitShape(t *testing.T) {
 		"open":        {"FP32", []int64{-1, 3}, 24, "[2 3]"},
 		"fixed":       {"UINT8", []int64{2, 3}, 6, "[2 3]"},
 		"a string":    {"BYTES", []int64{-1, -1}, 7, "[1 1]"},
+		"two strings": {"BYTES", []int64{-1, 2}, 7, ""},
 		"two open":    {"FP32", []int64{-1, -1}, 24, ""},
 		"not even":    {"FP32", []int64{-1, 3}, 25, ""},
 		"other size":  {"FP32", []int64{2}, 4, ""},

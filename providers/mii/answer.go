@@ -24,6 +24,34 @@ type answer struct {
 	batch [2]streaming.Event
 
 	finish string // why it ends
+
+	more bool // other replies have come together with this one
+	out  []streaming.Event
+}
+
+// send hands on what the filter passes, in one batch what has come in one. The filter sees
+// one reply at a time, so that the usage at a stop sequence does not depend on how many
+// have come together.
+func (a *answer) send(yield yielder) error {
+	for batch, err := range a.filter(a.events) {
+		if err != nil { // it comes by itself, when nothing waits
+			return err
+		}
+		if a.more || len(a.out) > 0 {
+			if a.out = append(a.out, batch...); a.more {
+				continue
+			}
+			batch = a.out
+		}
+		if !yield(batch, nil) {
+			return nil
+		}
+		a.out = a.out[:0]
+	}
+	if len(a.out) > 0 { // a stop sequence has ended the answer in the middle
+		yield(a.out, nil)
+	}
+	return nil
 }
 
 // filter takes off what the server leaves on, and ends choices at stop sequences.
@@ -31,10 +59,11 @@ func (a *answer) filter(src streaming.Stream) streaming.Stream {
 	if a.stream { // only streams show the mark of the end
 		src = kit.TrimEnd(src, a.opt.EOS)
 	}
-	if a.opt.Think != nil && a.chat {
-		src = a.opt.Think.Filter(src)
+	ends := kit.Ends{Marks: a.marks, Stops: a.stops, Choices: len(a.prompts), Usage: a.used}
+	if a.chat {
+		ends.Think = a.opt.Think
 	}
-	return kit.Stops{Sequences: a.stops, Choices: len(a.prompts), Usage: a.used}.Filter(src)
+	return ends.Filter(src)
 }
 
 // used is the usage so far, nil when it is not known.
@@ -59,12 +88,14 @@ func (a *answer) events(yield func([]streaming.Event, error) bool) {
 		left = a.collect(ctx, yield)
 		return
 	}
-	receive, err := a.via.stream(ctx, a.job)
-	a.begun = err == nil
+	from, err := a.via.stream(ctx, a.job)
+	if a.begun = err == nil; a.begun {
+		defer from.close()
+	}
 	for err == nil && !left {
-		var r reply
-		if r, err = receive(); err == nil && !a.over {
-			left = !yield(a.token(r), nil)
+		var replies []reply
+		if replies, err = from.next(); err == nil {
+			left = a.pass(replies, yield)
 		}
 	}
 	switch {
@@ -76,6 +107,22 @@ func (a *answer) events(yield func([]streaming.Event, error) bool) {
 	default:
 		yield(nil, err)
 	}
+}
+
+// pass yields replies one by one up to the last of the answer, and reports whether their
+// reader has left.
+func (a *answer) pass(replies []reply, yield yielder) (left bool) {
+	for i, r := range replies {
+		if a.over {
+			break
+		}
+		batch := a.token(r)
+		a.more = !a.over && i+1 < len(replies)
+		if !yield(batch, nil) {
+			return true
+		}
+	}
+	return false
 }
 
 // token makes the events of one message. That the answer has ended is told when the call

@@ -2,16 +2,14 @@ package mii
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/protobuf/proto"
 
 	"sluice/providers"
+	"sluice/providers/kit/rpc"
 	"sluice/providers/mii/wire"
 )
 
@@ -89,41 +87,14 @@ func (g *overGRPC) readV01(m *wire.GenerationReply) ([]reply, error) {
 	return replies, nil
 }
 
-// stream opens one stream. Its messages are read into the same memory.
-func (g *overGRPC) stream(ctx context.Context, j *job) (receive func() (reply, error), err error) {
-	ask, limit := g.request(j), grpc.MaxCallRecvMsgSize(g.MaxEvent)
-	s, err := g.client.GeneratorReplyStream(ctx, ask, limit)
+// stream opens one stream.
+func (g *overGRPC) stream(ctx context.Context, j *job) (*messages, error) {
+	desc := &wire.ModelResponse_ServiceDesc.Streams[0]
+	from, err := rpc.Open(ctx, g.cc, desc, wire.ModelResponse_GeneratorReplyStream_FullMethodName, g.request(j), grpc.MaxCallRecvMsgSize(g.MaxEvent))
 	if err != nil {
 		return nil, g.fault(err)
 	}
-	return g.receiver(s), nil
-}
-
-func (g *overGRPC) receiver(s grpc.ClientStream) func() (reply, error) {
-	if g.Generation == V01 {
-		m := &wire.GenerationReply{}
-		return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readV01(m) }) }
-	}
-	m := &wire.MultiGenerationReply{}
-	return func() (reply, error) { return g.one(s, m, func() ([]reply, error) { return g.readCurrent(m) }) }
-}
-
-// one receives one message, which is about the one prompt of a stream.
-func (g *overGRPC) one(s grpc.ClientStream, m proto.Message, read func() ([]reply, error)) (reply, error) {
-	switch err := s.RecvMsg(m); {
-	case errors.Is(err, io.EOF):
-		return reply{}, io.EOF
-	case err != nil:
-		return reply{}, g.fault(err)
-	}
-	replies, err := read()
-	if err == nil && len(replies) != 1 {
-		err = g.strange(fmt.Sprintf("a message with %d answers in a stream of one", len(replies)))
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	return replies[0], nil
+	return &messages{g: g, from: from}, nil
 }
 
 // request writes a job down. "stream" stands in streams only: in a call that is none it

@@ -90,9 +90,8 @@ type Provider struct {
 type transport interface {
 	// whole asks once for an answer to each prompt.
 	whole(ctx context.Context, j *job) ([]reply, error)
-	// stream asks for the first prompt. Each call of receive waits for one message; its
-	// io.EOF says that the server has ended the stream, and calls it a success.
-	stream(ctx context.Context, j *job) (receive func() (reply, error), err error)
+	// stream asks for the first prompt. The stream must be closed.
+	stream(ctx context.Context, j *job) (*messages, error)
 	// reach reports whether a server answers.
 	reach(ctx context.Context) error
 	close()
@@ -170,15 +169,7 @@ func (t target) run(ctx context.Context, req *providers.Request, prog *streaming
 	}
 	defer t.calls.Add(-1)
 	a := &answer{Provider: t.Provider, job: j, ctx: ctx, progress: prog}
-	for batch, err := range a.filter(a.events) {
-		if err != nil {
-			return err
-		}
-		if !yield(batch, nil) {
-			return nil
-		}
-	}
-	return nil
+	return a.send(yield)
 }
 
 // yielder is what a stream hands its batches to.

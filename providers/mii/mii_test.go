@@ -197,6 +197,60 @@ func TestDropped(t *testing.T) {
 	}
 }
 
+// A bound that a caller asked to pass is told.
+func TestBoundedLength(t *testing.T) {
+	o := options(t, "http://127.0.0.1:1")
+	for members, want := range map[string]string{
+		"": "64 ", `,"max_tokens":128`: "128 ", `,"max_tokens":129`: "128 max_tokens", `,"max_tokens":9,"max_completion_tokens":500`: "128 max_completion_tokens",
+	} {
+		j, err := o.read(chat(t, members), "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(j.maxNewTokens, " ", j.meta.Header.Get("X-Sluice-Dropped-Params")); got != want {
+			t.Errorf("%s: %s, want %s", members, got, want)
+		}
+	}
+}
+
+// What one request asks for is bounded as a whole, before any of it is multiplied.
+func TestBoundsOnACall(t *testing.T) {
+	o := options(t, "http://127.0.0.1:1")
+	o.MaxPrompt = maxCall
+	many := func(n int) string { return "[" + strings.Repeat(`"a",`, n-1) + `"a"]` }
+	long := func(n int) string { return `"` + strings.Repeat("a", n) + `"` }
+	for name, c := range map[string]struct {
+		op     providers.Op
+		prompt string
+		n      int
+		param  string // "": it is not refused
+	}{
+		"as many as may be":       {providers.Completions, many(maxAnswers / 4), 4, ""},
+		"one more":                {providers.Completions, many(maxAnswers/4 + 1), 4, "prompt"},
+		"a body of prompts":       {providers.Completions, many(100_000), 128, "prompt"},
+		"a chat":                  {providers.Chat, long(maxCall / 128), 128, "n"},
+		"one long prompt":         {providers.Completions, long(maxCall), 1, ""},
+		"a long prompt, twice":    {providers.Completions, long(maxCall/2 + 1), 2, "n"},
+		"several, long together":  {providers.Completions, "[" + long(maxCall/2) + "," + long(maxCall/2+1) + "]", 1, "prompt"},
+		"several, no longer than": {providers.Completions, "[" + long(maxCall/2) + "," + long(maxCall/2) + "]", 1, ""},
+	} {
+		body := fmt.Sprintf(`{"model":"public","prompt":%s,"n":%d}`, c.prompt, c.n)
+		if c.op == providers.Chat {
+			body = fmt.Sprintf(`{"model":"public","messages":[{"role":"user","content":%s}],"n":%d}`, c.prompt, c.n)
+		}
+		j, err := o.read(request(t, c.op, body), "m")
+		if c.param == "" {
+			if err != nil || len(j.prompts)%c.n != 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if e := providers.AsError(err); e == nil || e.Kind != providers.BadRequest || e.Param != c.param || !strings.Contains(e.Message, `"public"`) {
+			t.Errorf("%s: %+v, want %s refused", name, e, c.param)
+		}
+	}
+}
+
 func TestThoughts(t *testing.T) {
 	body := message("<thi", "none", 1) + message("nk>a\n</think>", "none", 2) + message("\n\nb", "none", 3) + message("", "stop", 3)
 	o := options(t, serve(t, &providertest.Script{Body: []byte(body)}))
@@ -204,6 +258,45 @@ func TestThoughts(t *testing.T) {
 	h := hear(t, open(t, o).Target("m"), chat(t, `,"stream":true`))
 	if h.err != nil || h.thought != "a\n" || h.text != "b" {
 		t.Errorf("%+v", h)
+	}
+}
+
+// TestEnds: a mark of the model's format ends an answer wherever it stands, in legacy
+// completions too; a caller's sequence does only where thoughts have ended.
+func TestEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		op                  providers.Op
+		template, members   string
+		says                []string
+		thought, text, stop string
+	}{
+		"a sequence in thoughts":     {providers.Chat, "chatml", `,"stop":"X"`, []string{"<think>aX", "b</think>cX", "d"}, "aXb", "c", "stop"},
+		"a mark in thoughts":         {providers.Chat, "chatml", "", []string{"<think>a<|im", "_end|>b</think>c"}, "a", "", "stop"},
+		"a mark in the answer":       {providers.Chat, "llama3", "", []string{"a<|eot", "_id|>b"}, "", "a", "stop"},
+		"a word of the format":       {providers.Chat, "alpaca", "", []string{"a### Instr", "uction:b"}, "", "a", "stop"},
+		"a mark, completions":        {providers.Completions, "llama3", "", []string{"a<|eot", "_id|>b"}, "", "a", "stop"},
+		"a mark, whole completions":  {providers.Completions, "chatml", "", []string{"a<|im_end|>b"}, "", "a", "stop"},
+		"no mark, only a word":       {providers.Completions, "alpaca", "", []string{"a### Instr", "uction:b"}, "", "a### Instruction:b", "length"},
+		"a sequence before the mark": {providers.Chat, "chatml", `,"stop":["b","X"]`, []string{"ab<|im_end|>X"}, "", "a", "stop"},
+	} {
+		body := ""
+		for i, text := range c.says {
+			body += message(text, "none", i+1)
+		}
+		body += message("", "length", len(c.says))
+		stream := `,"stream":true`
+		if name == "a mark, whole completions" {
+			stream, body = "", message(c.says[0], "length", 1)
+		}
+		o := options(t, serve(t, &providertest.Script{Body: []byte(body)}))
+		o.Think, o.Template = &kit.Think{}, template(t, c.template)
+		req := chat(t, stream+c.members)
+		if c.op == providers.Completions {
+			req = request(t, c.op, `{"model":"public","prompt":"Hi"`+stream+c.members+`}`)
+		}
+		if h := hear(t, open(t, o).Target("m"), req); h.err != nil || h.thought != c.thought || h.text != c.text || h.stop != c.stop {
+			t.Errorf("%s: %+v", name, h)
+		}
 	}
 }
 

@@ -20,9 +20,10 @@ type job struct {
 	prompts []string // one for each choice
 	again   int      // how often each prompt of the caller's stands in prompts
 	chat    bool
-	stream  bool // one prompt, whose tokens shall come one by one
-	stops   []string
-	early   bool // it may end before the server does, by a sequence of the caller's
+	stream  bool     // one prompt, whose tokens shall come one by one
+	stops   []string // the caller's
+	marks   []string // of the model's format
+	early   bool     // it may end before the server does, by a sequence of the caller's
 	dropped http.Header
 
 	// The parameters, the same set in every call: the server's engine does not survive a
@@ -44,13 +45,8 @@ func (o *Options) read(req *providers.Request, model string) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range prompts {
-		if o.MaxPrompt > 0 && len(p) > o.MaxPrompt {
-			return nil, tooLong(j.chat, fmt.Sprintf("the prompt has %d bytes, and the model %q takes %d", len(p), req.Model, o.MaxPrompt))
-		}
-		for range req.Choices {
-			j.prompts = append(j.prompts, p)
-		}
+	if err := o.repeat(req, j, prompts); err != nil {
+		return nil, err
 	}
 	if err := o.parameters(q, j); err != nil {
 		return nil, err
@@ -62,6 +58,44 @@ func (o *Options) read(req *providers.Request, model string) (*job, error) {
 	j.dropped = q.Header()
 	j.name(req, model)
 	return j, nil
+}
+
+// Bounds on one call, which the server queues whole, whatever stands in it. The first is
+// OpenAI's largest n eight times over; the second leaves room for that n of the longest
+// prompt that is allowed as the configuration stands at first.
+const (
+	maxAnswers = 1024
+	maxCall    = 16 << 20 // bytes of all prompts, where there are several
+)
+
+// repeat sets the prompts, each as often as it shall be answered. Nothing is multiplied
+// before the product is known to be bounded.
+func (o *Options) repeat(req *providers.Request, j *job, prompts []string) error {
+	all := 0
+	for _, p := range prompts {
+		if o.MaxPrompt > 0 && len(p) > o.MaxPrompt {
+			return tooLong(j.chat, fmt.Sprintf("the prompt has %d bytes, and the model %q takes %d", len(p), req.Model, o.MaxPrompt))
+		}
+		all += len(p) * req.Choices
+	}
+	param := "prompt"
+	if j.chat || len(prompts) == 1 {
+		param = "n"
+	}
+	n := len(prompts) * req.Choices
+	switch {
+	case n > maxAnswers:
+		return providers.Invalid(param, fmt.Sprintf("%s: %d prompts with n = %d ask for %d answers, and the model %q gives at most %d to a request.", param, len(prompts), req.Choices, n, req.Model, maxAnswers))
+	case n > 1 && all > maxCall:
+		return providers.Invalid(param, fmt.Sprintf("%s: %d prompts with n = %d have %d bytes together, and the model %q takes at most %d in a request.", param, len(prompts), req.Choices, all, req.Model, maxCall))
+	}
+	j.prompts = make([]string, 0, n)
+	for _, p := range prompts {
+		for range req.Choices {
+			j.prompts = append(j.prompts, p)
+		}
+	}
+	return nil
 }
 
 // name makes up what the server does not tell.
@@ -133,17 +167,12 @@ func (o *Options) parameters(q *ask.Params, j *job) (err error) {
 		return err
 	}
 	j.early = len(j.stops) > 0
-	if j.chat {
-		j.stops = append(j.stops, o.Template.Stops...)
+	if j.marks = o.Template.TokenStops(); j.chat {
+		j.marks = o.Template.Stops
 	}
-	n, asked, err := q.MaxTokens()
-	if err != nil {
+	if err := o.length(q, j); err != nil {
 		return err
 	}
-	if !asked {
-		n = int64(o.MaxNewTokens)
-	}
-	j.maxNewTokens = min(n, int64(o.MaxNewTokensLimit))
 	temperature, err := number(q, "temperature", 2, o.Temperature)
 	if err != nil {
 		return err
@@ -157,6 +186,26 @@ func (o *Options) parameters(q *ask.Params, j *job) (err error) {
 	j.temperature, j.topP = hundredths(temperature), max(hundredths(topP), 0.01)
 	if j.sample = j.temperature > 0; !j.sample {
 		j.temperature = max(hundredths(o.Temperature), 0.01)
+	}
+	return nil
+}
+
+// length bounds the answer. A caller who asked for more than the configuration allows
+// finds the parameter among those that were not sent as they were.
+func (o *Options) length(q *ask.Params, j *job) error {
+	param := "max_tokens"
+	if q.Has("max_completion_tokens") {
+		param = "max_completion_tokens"
+	}
+	n, asked, err := q.MaxTokens()
+	if err != nil {
+		return err
+	}
+	if !asked {
+		n = int64(o.MaxNewTokens)
+	}
+	if j.maxNewTokens = min(n, int64(o.MaxNewTokensLimit)); j.maxNewTokens < n {
+		q.Bounded(param)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func shape(text []byte) string {
 }
 
 // stream is never asked for.
-func (r *overREST) stream(context.Context, *job) (func() (reply, error), error) {
+func (r *overREST) stream(context.Context, *job) (*messages, error) {
 	return nil, r.strange("the wish for a stream, which it has not")
 }
 

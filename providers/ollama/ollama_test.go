@@ -90,7 +90,7 @@ const (
 	old     = `{"details":{"family":"llama"}}`
 
 	oneTool  = `,"tools":[{"type":"function","function":{"name":"f"}}]`
-	anyImage = `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:;base64,QUJD"}}]}]}`
+	anyImage = `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:;base64,iVBORw0KGgo="}}]}]}`
 )
 
 // routed refuses as the router does.

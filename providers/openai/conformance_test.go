@@ -47,14 +47,26 @@ func options(baseURL string) Options {
 
 func TestConformance(t *testing.T) { suite.Run(t) }
 
+// tokens is an answer of so many events.
+func tokens(events int) []byte {
+	text := fmt.Appendf(nil, contentChunk, `"role":"assistant",`, "", "null")
+	for range events {
+		text = fmt.Appendf(text, contentChunk, "", " token", "null")
+	}
+	text = fmt.Appendf(text, contentChunk, "", "", `"stop"`)
+	return append(text, "data: [DONE]\n\n"...)
+}
+
 // BenchmarkStream is the raw relay, against which translations are measured.
-func BenchmarkStream(b *testing.B) {
-	suite.Bench(b, func(events int) []byte {
-		text := fmt.Appendf(nil, contentChunk, `"role":"assistant",`, "", "null")
-		for range events {
-			text = fmt.Appendf(text, contentChunk, "", " token", "null")
+func BenchmarkStream(b *testing.B) { suite.Bench(b, tokens, 0) }
+
+// BenchmarkStreamSplit is the same with blocks of thoughts looked for, as by default.
+func BenchmarkStreamSplit(b *testing.B) {
+	s := suite
+	s.Play = func(req *providers.Request, p *streaming.Progress, body io.Reader) streaming.Stream {
+		return func(yield func([]streaming.Event, error) bool) {
+			New(thinkOptions("http://unused")).relayEvents(req, &call{}, body, p, yield)
 		}
-		text = fmt.Appendf(text, contentChunk, "", "", `"stop"`)
-		return append(text, "data: [DONE]\n\n"...)
-	}, 0)
+	}
+	s.Bench(b, tokens, 0)
 }

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -9,6 +10,22 @@ import (
 	"sluice/providers"
 	"sluice/providers/upstream"
 )
+
+// api is how errors name what was expected.
+const api = "OpenAI's API"
+
+// maxErrorBody is how much of an error answer is read.
+const maxErrorBody = 64 << 10
+
+// refusal turns an answer with an error status into an *Error.
+func (p *Provider) refusal(path string, resp *upstream.Answer) *providers.Error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	w := upstream.ReadWords(text)
+	if e := upstream.Stranger(p.name, api, path, resp.Status, upstream.FormOf(text, w), w); e != nil {
+		return e
+	}
+	return upstream.RefusalOf(p.name, resp, w)
+}
 
 // inStreamError turns an error event of a stream with status 200 into an *Error.
 func inStreamError(target string, data []byte) *providers.Error {

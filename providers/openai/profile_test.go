@@ -218,6 +218,34 @@ func TestUnstoppedByMII(t *testing.T) {
 	}
 }
 
+// TestPlainAnswers: an answer that no block begins passes as it came, and is searched no
+// further than its first content, without a splitter of its own.
+func TestPlainAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		delta string
+		plain bool
+	}{
+		"text": {`"content":"Hi"`, true}, "white space and text": {`"content":" \n\t Hi"`, true},
+		"a call": {`"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":""}}]`, true},
+		"told":   {`"reasoning_content":"a"`, true}, "told otherwise": {`"reasoning":"a"`, true}, "refused": {`"refusal":"No."`, true},
+		"a block": {`"content":"<think>"`, false}, "an escaped block": {`"content":"\u003cthink>"`, false},
+		"white space": {`"content":" \n"`, false}, "nothing": {`"content":""`, false},
+	} {
+		r := New(thinkOptions("http://unused")).newReader(&providers.Request{ID: "req_1", Op: providers.Chat, Choices: 1}, &call{}, streaming.NewProgress(time.Now()))
+		const head = `{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{%s},"finish_reason":null}]}`
+		sent := fmt.Sprintf(head, `"role":"assistant",`+c.delta)
+		if err := r.payload(&streaming.Frame{Data: []byte(sent)}); err != nil {
+			t.Fatal(err)
+		}
+		if over := r.thoughts.over.has(0); over != c.plain || over && r.thoughts.choices != nil {
+			t.Errorf("%s: searched no further: %t, want %t; %d splitters", name, over, c.plain, len(r.thoughts.choices))
+		}
+		if last := r.batch[len(r.batch)-1]; c.plain && name != "told otherwise" && string(last.Raw) != sent {
+			t.Errorf("%s: %s became %s", name, sent, last.Raw)
+		}
+	}
+}
+
 // FuzzThoughts: a text becomes the same thoughts and the same answer whether it comes in
 // pieces, whole or as one body, and the role comes once.
 func FuzzThoughts(f *testing.F) {

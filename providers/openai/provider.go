@@ -191,7 +191,7 @@ type yielder = func([]streaming.Event, error) bool
 // can serve again.
 func (p *Provider) answer(req *providers.Request, c *call, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	if resp.Status < 200 || resp.Status > 299 {
-		yield(nil, upstream.Refusal(p.name, resp))
+		yield(nil, p.refusal(req.Path, resp))
 		return true
 	}
 	meta := streaming.Event{Kind: streaming.Meta, Meta: p.meta(req, c, resp)}
@@ -224,7 +224,7 @@ func (p *Provider) relay(req *providers.Request, c *call, resp *upstream.Answer,
 }
 
 func (p *Provider) protocolError(what string) *providers.Error {
-	return &providers.Error{Kind: providers.Protocol, Target: p.name, Message: "the upstream sent " + what + "; does base_url name the right server and path?"}
+	return &providers.Error{Kind: providers.Protocol, Target: p.name, Message: "an answer of " + api + " was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
 }
 
 // meta passes on the headers that a client may see.

@@ -33,6 +33,38 @@ func (t *thoughts) end(index int) {
 	delete(t.choices, index)
 }
 
+// plain reports whether a choice begins with a payload that no block begins with, text or
+// something else, so that nothing of it need be searched. Most answers are plain.
+func (t *thoughts) plain(index int, words []byte) bool {
+	return t.choices[index] == nil && !mayBegin(t.think, words)
+}
+
+// mayBegin reports whether a block could be at the beginning of a JSON string, as far as
+// its first character tells before it is unquoted.
+func mayBegin(think *kit.Think, words []byte) bool {
+	if think.Begun {
+		return true
+	}
+	if len(words) <= len(`""`) || words[0] != '"' {
+		return false
+	}
+	words = words[1 : len(words)-1]
+	for {
+		switch {
+		case len(words) == 0 || words[0] == '<':
+			return true
+		case words[0] == ' ':
+			words = words[1:]
+		case words[0] != '\\':
+			return think.Open != ""
+		case words[1] != 'n' && words[1] != 'r' && words[1] != 't':
+			return true // '<' may be written as \u003c
+		default:
+			words = words[2:]
+		}
+	}
+}
+
 // think puts what a payload's text is made of into the batch and returns the payload
 // without it, looked at anew; nil when it says nothing else. A payload that has no part
 // in a block of thoughts is returned as it came.
@@ -42,8 +74,12 @@ func (r *reader) think(b []byte) []byte {
 	if l.kind == streaming.Lifecycle && stop == "" {
 		return b
 	}
-	s := t.splitter(l.index)
 	words := textOf(b)
+	if t.plain(l.index, words.Of(b)) {
+		t.end(l.index)
+		return b
+	}
+	s := t.splitter(l.index)
 	text, _ := jsonscan.Unquote(words.Of(b))
 	reasons := l.told || isSet(l.thought, b)
 	if text == "" || reasons {
@@ -147,6 +183,9 @@ func annotated(b []byte) (is bool) {
 // splitWhole tells the thoughts of a complete text from the answer, as JSON strings; nil
 // when there are none.
 func splitWhole(think *kit.Think, content []byte) (thought, answer []byte) {
+	if !mayBegin(think, content) {
+		return nil, nil
+	}
 	text, _ := jsonscan.Unquote(content)
 	s := think.Splitter(0)
 	if text == "" || s.Passes(text) {

@@ -49,10 +49,10 @@ const (
 )
 
 func (g *growth) faults(perEvent float64) (all []string) {
-	if g.mallocs > perEvent+someMallocs {
+	if g.mallocs > perEvent+someMallocs*heapSlack {
 		all = append(all, fmt.Sprintf("%.3f allocations for each event, want at most %.3f", g.mallocs, perEvent))
 	}
-	if g.later > 1.1*g.bytes+someBytes {
+	if g.later > 1.1*g.bytes+someBytes*heapSlack {
 		all = append(all, fmt.Sprintf("an event costs %.1f bytes, and %.1f in longer answers", g.bytes, g.later))
 	}
 	if g.held > someHeldBytes {

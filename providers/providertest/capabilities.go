@@ -43,6 +43,7 @@ var needing = []struct {
 		`,{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"x"}]`},
 	{providers.Prefill, providers.Chat, "/chat/completions", `"messages":[` + user + `,{"role":"assistant","content":"He"}]`},
 	{providers.Tools, providers.Chat, "/chat/completions", with(`"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}]`)},
+	{0, providers.Chat, "/chat/completions", with(`"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}],"tool_choice":"none"`)},
 	{providers.JSONObject, providers.Chat, "/chat/completions", with(`"response_format":{"type":"json_object"}`)},
 	{providers.JSONSchema, providers.Chat, "/chat/completions", with(`"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"type":"object","properties":{}}}}`)},
 	{providers.Logprobs, providers.Chat, "/chat/completions", with(`"logprobs":true`)},

@@ -6,3 +6,7 @@ package providertest
 // detector makes each play ten times as long. Places beside line ends, escapes and
 // bytes beyond ASCII are never left out.
 const stride = 8
+
+// heapSlack widens what is held against the heap: under the race detector pools lose a
+// quarter of what is put into them.
+const heapSlack = 30

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"sluice/providers"
 )
@@ -81,7 +82,7 @@ func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out []*Target
 		best = min(best, m.grade)
 	}
 	if best == 2 {
-		return nil, refusal(req, misses)
+		return nil, misfit(req, misses)
 	}
 	for i, m := range misses {
 		if m.grade > best {
@@ -99,8 +100,8 @@ type miss struct {
 	grade int
 }
 
-// refusal names what all targets lack, else what the first does.
-func refusal(req *providers.Request, misses []miss) error {
+// misfit names what all targets lack, else what the first does.
+func misfit(req *providers.Request, misses []miss) error {
 	common := misses[0].lacks
 	for _, m := range misses {
 		common &= m.lacks
@@ -113,4 +114,44 @@ func refusal(req *providers.Request, misses []miss) error {
 		e.Message += fmt.Sprintf(" None of its %d targets can serve this request.", n)
 	}
 	return e
+}
+
+// refusal is what targets have said that refused a request themselves; of several, the
+// first one's in the pool's order, whichever was asked first.
+type refusal struct {
+	err *providers.Error
+	at  int
+}
+
+// refuse notes that a target has refused the request.
+func (c *chase) refuse(t *Target, e *providers.Error) {
+	c.spent = append(c.spent[:len(c.spent):len(c.spent)], t)
+	if at := slices.Index(c.pool.Targets, t); c.refused.err == nil || at < c.refused.at {
+		c.refused = refusal{e, at}
+	}
+}
+
+// relax lets targets leave something out when each of them has refused the request as
+// it stands, and reports whether they may be asked so. A target that failed could have
+// served it.
+func (c *chase) relax() bool {
+	if c.lenient == nil || c.tries > 0 {
+		return false
+	}
+	c.req, c.lenient = c.lenient, nil
+	c.spent, c.refused = c.unfit, refusal{}
+	return true
+}
+
+// nobody is the error when no target is left: the failure of one that could have served
+// the request, else a refusal.
+func (c *chase) nobody() error {
+	if c.failed != nil {
+		return c.failed
+	}
+	e := *c.refused.err
+	if n := len(c.pool.Targets); n > 1 {
+		e.Message += fmt.Sprintf(" None of the model's %d targets can serve this request.", n)
+	}
+	return &e
 }

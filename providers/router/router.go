@@ -58,8 +58,10 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 			yield(nil, err)
 			return
 		}
-		pool.budget.call(r.opt.Budget, time.Now())
-		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield, spent: unfit}
+		c := &chase{Router: r, pool: pool, req: req, progress: p, yield: yield, unfit: unfit, spent: unfit}
+		if len(pool.Targets)-len(unfit) > 1 {
+			c.lenient, c.req = req, req.Strictly()
+		}
 		if err := c.run(ctx); err != nil && !errors.Is(err, errStopped) {
 			yield(nil, err)
 		}
@@ -77,7 +79,11 @@ type chase struct {
 	progress *streaming.Progress
 	yield    func([]streaming.Event, error) bool
 	tried    []*Target
-	spent    []*Target // those that are not asked, or not again
+	unfit    []*Target          // those that must not be asked
+	spent    []*Target          // these, and those that are not asked again
+	lenient  *providers.Request // what is asked when no target serves it whole; nil: req
+	refused  refusal
+	failed   error // the last attempt's
 	tries    int
 	asked    int           // how often the gate was
 	pause    time.Duration // what the last target asked for
@@ -119,28 +125,58 @@ func (p *pauses) Reset() {}
 // Context implements backoff.BackOffContext.
 func (p *pauses) Context() context.Context { return p.ctx }
 
-// try makes one attempt; a permanent error ends the chase.
+// try makes one attempt; a permanent error ends the chase. Targets that refuse the
+// request before they send anything are passed over at once: that is no attempt.
 func (c *chase) try(ctx context.Context) error {
-	t, others, release, err := c.admit(ctx)
-	if err != nil {
-		return backoff.Permanent(err)
+	for {
+		t, others, release, err := c.admit(ctx)
+		switch {
+		case t != nil:
+		case err != nil:
+			return backoff.Permanent(err)
+		case c.relax():
+			continue
+		default:
+			return backoff.Permanent(c.nobody())
+		}
+		if served, err := c.attempt(ctx, t, others, release); served {
+			return err
+		}
 	}
-	c.tried = append(c.tried, t)
+}
+
+// attempt asks one target. served is false when it has refused the request itself.
+func (c *chase) attempt(ctx context.Context, t *Target, others int, release func(Spent)) (served bool, err error) {
 	c.tries++
-	c.progress.AddAttempt()
 	c.progress.SetTarget(t.Name)
 	h := &hold{chase: c, target: t}
 	if release != nil {
 		defer func() { release(spentBy(c.req, c.progress, h.committed)) }()
 	}
 	err = h.run(ctx, c.firstToken(t, others))
+	if e := providers.AsError(err); e != nil && e.NotServed() && !h.committed && ctx.Err() == nil {
+		c.tries--
+		c.refuse(t, e)
+		return false, nil
+	}
+	c.count(t)
 	switch {
 	case err == nil:
-		return nil
+		return true, nil
 	case h.committed || ctx.Err() != nil || errors.Is(err, errStopped) || !c.again(ctx, t, err):
-		return backoff.Permanent(err)
+		return true, backoff.Permanent(err)
 	default:
-		return err
+		c.failed = err
+		return true, err
+	}
+}
+
+// count notes an attempt, and with the first one the call.
+func (c *chase) count(t *Target) {
+	c.tried = append(c.tried, t)
+	c.progress.AddAttempt()
+	if c.tries == 1 {
+		c.pool.budget.call(c.opt.Budget, time.Now())
 	}
 }
 
@@ -199,9 +235,10 @@ func (c *chase) again(ctx context.Context, t *Target, err error) bool {
 
 // onlyElsewhere reports whether the target that failed so must not be asked again for
 // this answer. After a timeout of a whole answer it may still be working on it: every
-// further try there is paid and comes no sooner.
+// further try there is paid and comes no sooner. A server that lacks the path, or is
+// another than was expected, will not have become the right one.
 func (c *chase) onlyElsewhere(e *providers.Error) bool {
-	return e.Kind == providers.UpstreamCredential || e.Final() || e.RetryAfter > c.opt.RetryAfterMax ||
+	return e.Kind == providers.UpstreamCredential || e.Final() || e.Kind == providers.Protocol && e.Status >= 400 || e.RetryAfter > c.opt.RetryAfterMax ||
 		e.Kind == providers.Timeout && atOnce(c.req)
 }
 

@@ -157,9 +157,6 @@ func (t target) message(r *request, m *ask.Message) (kit.Message, error) {
 		if err != nil {
 			return kit.Message{}, err
 		}
-		if mediaType == "" {
-			mediaType = "image/png"
-		}
 		parts = append(parts, "![](data:"+mediaType+";base64,"+data+")")
 	}
 	return kit.Message{Role: m.Role, Text: strings.Join(parts, "\n")}, nil

@@ -80,14 +80,17 @@ func TestWhole(t *testing.T) {
 func TestImages(t *testing.T) {
 	url, asked := start(t, "application/json", whole)
 	to := newTarget(t, url, func(o *Options) { o.Images = true })
-	const body = `{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"![](https://x/a) this:"},{"type":"image_url","image_url":{"url":"data:;base64,QUI"}},{"type":"text","text":"?"}]}]}`
+	const body = `{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"![](https://x/a) this:"},{"type":"image_url","image_url":{"url":"data:;base64,iVBORw0KGgo"}},{"type":"text","text":"?"}]}]}`
 	if _, err := chat(t, to, body); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := inputs(t, <-asked); !strings.Contains(got, "![ ](https://x/a) this:\n![](data:image/png;base64,QUI=)\n?<|im_end|>") {
+	if got, _ := inputs(t, <-asked); !strings.Contains(got, "![ ](https://x/a) this:\n![](data:image/png;base64,iVBORw0KGgo=)\n?<|im_end|>") {
 		t.Errorf("prompt %q", got)
 	}
-	if _, err := chat(t, to, strings.Replace(body, "data:;base64,QUI", "https://example.com/a.png", 1)); providers.AsError(err) == nil || len(asked) > 0 {
+	if _, err := chat(t, to, strings.Replace(body, "iVBORw0KGgo", "QUJDRA", 1)); providers.AsError(err) == nil || len(asked) > 0 {
+		t.Errorf("no image: %v", err)
+	}
+	if _, err := chat(t, to, strings.Replace(body, "data:;base64,iVBORw0KGgo", "https://example.com/a.png", 1)); providers.AsError(err) == nil || len(asked) > 0 {
 		t.Errorf("an address: %v", err)
 	}
 }

@@ -1,6 +1,9 @@
 package ask
 
 import (
+	"encoding/base64"
+	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/providers"
@@ -10,14 +13,16 @@ import (
 type Image struct {
 	Param string // where it stands
 	URL   string
+	Model string // that it is for, as the caller named it
 }
 
-// Data returns what a data URL (RFC 2397) carries: its media type, "" when it says
-// none, and its bytes in padded standard base64 (RFC 4648 section 4). Addresses are
-// refused, for the gateway fetches nothing on a caller's word.
-func (i *Image) Data() (mediaType, base64 string, err error) {
+// Data returns what a data URL (RFC 2397) carries: its media type, that of the bytes
+// where it says none, and its bytes in padded standard base64 (RFC 4648 section 4). Bytes
+// that begin like no image are refused, unless the type is one that is not looked into.
+// Addresses are refused, for the gateway fetches nothing on a caller's word.
+func (i *Image) Data() (mediaType, data string, err error) {
 	rest, ok := cutPrefixFold(i.URL, "data:")
-	head, data, hasData := strings.Cut(rest, ",")
+	head, encoded, hasData := strings.Cut(rest, ",")
 	head, is64 := cutSuffixFold(head, ";base64")
 	mediaType, _, _ = strings.Cut(head, ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
@@ -29,10 +34,48 @@ func (i *Image) Data() (mediaType, base64 string, err error) {
 	case mediaType != "" && !strings.HasPrefix(mediaType, "image/"):
 		return "", "", providers.Invalid(i.Param, i.Param+" is of type "+mediaType+", which is no image.")
 	}
-	if base64, ok = standardBase64(data); !ok || base64 == "" {
+	if data, ok = standardBase64(encoded); !ok || data == "" {
 		return "", "", providers.Invalid(i.Param, i.Param+" holds no valid base64.")
 	}
-	return mediaType, base64, nil
+	if mediaType != "" && mediaType != "image/jpg" && !slices.ContainsFunc(magics, func(m magic) bool { return m.mediaType == mediaType }) {
+		return mediaType, data, nil
+	}
+	is := sniff(data)
+	if is == "" {
+		return "", "", providers.Invalid(i.Param, fmt.Sprintf("%s is no image that the model %q can be given: its data begins like no PNG, JPEG, GIF, WebP, BMP or TIFF.", i.Param, i.Model))
+	}
+	if mediaType == "" {
+		mediaType = is
+	}
+	return mediaType, data, nil
+}
+
+// magic is how the files of a type begin: prefix, and at offset 8 a second mark where the
+// first is that of a container.
+type magic struct{ mediaType, prefix, at8 string }
+
+var magics = []magic{
+	{mediaType: "image/png", prefix: "\x89PNG\r\n\x1a\n"},
+	{mediaType: "image/jpeg", prefix: "\xff\xd8\xff"},
+	{mediaType: "image/gif", prefix: "GIF87a"},
+	{mediaType: "image/gif", prefix: "GIF89a"},
+	{mediaType: "image/webp", prefix: "RIFF", at8: "WEBP"},
+	{mediaType: "image/bmp", prefix: "BM"},
+	{mediaType: "image/tiff", prefix: "II*\x00"},
+	{mediaType: "image/tiff", prefix: "MM\x00*"},
+}
+
+// sniff is the type of the image that base64 begins like, "" for none of magics.
+func sniff(data string) string {
+	var head [12]byte
+	n, _ := base64.StdEncoding.Decode(head[:], []byte(data[:min(len(data), base64.StdEncoding.EncodedLen(len(head)))]))
+	text := string(head[:n])
+	for _, m := range magics {
+		if strings.HasPrefix(text, m.prefix) && (m.at8 == "" || len(text) > 8 && text[8:] == m.at8) {
+			return m.mediaType
+		}
+	}
+	return ""
 }
 
 func cutPrefixFold(s, prefix string) (rest string, ok bool) {

@@ -166,7 +166,7 @@ func (q *Params) part(v []byte, param string) (Part, error) {
 		if !ok {
 			return Part{}, q.Wrong(param+".image_url.url", "a string")
 		}
-		return Part{Image: &Image{Param: param + ".image_url.url", URL: url}}, nil
+		return Part{Image: &Image{Param: param + ".image_url.url", URL: url, Model: q.req.Model}}, nil
 	case "input_audio", "file":
 		if q.media {
 			m, err := q.readMedia(member(v, kind), param, kind)

@@ -32,9 +32,9 @@ type Params struct {
 
 // Read reads the body of a request that Parse has accepted. kind is how refusals name
 // the upstream. With drop set, what the upstream cannot do is left out instead of
-// refused.
+// refused, unless the request is strict.
 func Read(req *providers.Request, kind string, drop bool) *Params {
-	q := &Params{req: req, kind: kind, drop: drop, values: map[string][]byte{}}
+	q := &Params{req: req, kind: kind, drop: drop && !req.Strict, values: map[string][]byte{}}
 	c := jsonscan.Cursor{B: req.Body, Limit: bodyDepth}
 	for c.Object(); c.Key(); {
 		name, _ := jsonscan.Unquote([]byte(`"` + string(c.Name) + `"`))
@@ -86,7 +86,14 @@ func (q *Params) Wrong(param, want string) error {
 	return providers.Invalid(param, param+" must be "+want+".")
 }
 
-// droppedHeader names the parameters that the upstream was not sent.
+// Bounded notes that the upstream is asked for less than a parameter says.
+func (q *Params) Bounded(param string) {
+	if !slices.Contains(q.dropped, param) {
+		q.dropped = append(q.dropped, param)
+	}
+}
+
+// droppedHeader names the parameters that the upstream was not sent as they were.
 const droppedHeader = "X-Sluice-Dropped-Params"
 
 // Header is what the answer's Meta tells of dropped parameters; nil when there are none.

@@ -12,10 +12,14 @@ import (
 // refused or dropped, unless their value asks for nothing. Others (accounting, hints
 // about speed, names that this package does not know) are ignored.
 func (q *Params) Rest() error {
+	unused := compact(q.values["tool_choice"]) == `"none"`
 	for _, name := range q.names {
 		v, left := q.values[name]
 		neutral, matters := effective[name]
 		if !left || !matters || slices.Contains(neutral, compact(v)) {
+			continue
+		}
+		if unused && (name == "tools" || name == "functions") { // shown, and none may be called
 			continue
 		}
 		if err := q.Cannot(name, why(name)); err != nil {
@@ -43,6 +47,10 @@ var effective = map[string][]string{
 	"repetition_penalty": {"1", "1.0"}, "repeat_penalty": {"1", "1.0"}, "mirostat": {"0"},
 	"ignore_eos": {"false"}, "stop_token_ids": {"[]"}, "bad_words": {"[]"}, "logits_processors": {"[]"},
 	"grammar": {`""`}, "json_schema": {"{}"}, "structured_outputs": {"{}"},
+	"length_penalty": {"1", "1.0"}, "use_beam_search": {"false"}, "early_stopping": {"false"},
+	"allowed_token_ids": {"[]"}, "include_stop_str_in_output": {"false"}, "skip_special_tokens": {"true"},
+	"prompt_logprobs": {}, "truncate_prompt_tokens": {},
+	"enable_thinking": {"false"}, "thinking": {"false", `{"type":"disabled"}`}, "thinking_budget": {"0"},
 	"guided_json": {}, "guided_regex": {}, "guided_choice": {}, "guided_grammar": {},
 	"chat_template": {}, "chat_template_kwargs": {"{}"},
 }
@@ -55,6 +63,8 @@ func why(name string) string {
 		return "gives one answer to a call"
 	case "functions", "function_call":
 		return "takes functions only as tools"
+	case "logprobs", "top_logprobs":
+		return "gives no log probabilities here"
 	default:
 		return "has nothing like it"
 	}

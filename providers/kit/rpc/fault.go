@@ -26,11 +26,11 @@ func Fault(target, service string, err error) *providers.Error {
 	if e.Message == "" {
 		e.Message = "the upstream failed with the gRPC status " + s.Code().String()
 	}
-	if local(s, e) {
+	if local(s, e, service) {
 		return e
 	}
 	if what := stranger(s); what != "" {
-		e.Kind, e.Status = providers.Protocol, 0
+		e.Kind, e.Status, e.Err = providers.Protocol, 0, errors.New(s.Message())
 		e.Message = fmt.Sprintf("expected %s over gRPC, and got %s; does base_url name the right port?", service, what)
 	}
 	return e
@@ -56,7 +56,7 @@ var statuses = map[codes.Code]int{
 
 // local finds the failures that this side of the connection reports under a code of
 // gRPC, by the words of the library.
-func local(s *status.Status, e *providers.Error) bool {
+func local(s *status.Status, e *providers.Error, service string) bool {
 	text := s.Message()
 	switch {
 	case s.Code() == codes.ResourceExhausted && strings.Contains(text, "larger than max"):
@@ -65,7 +65,8 @@ func local(s *status.Status, e *providers.Error) bool {
 	case s.Code() != codes.Unavailable || stranger(s) != "":
 		return false
 	case strings.Contains(text, "connection error: desc") || strings.Contains(text, "name resolver error") || strings.Contains(text, "produced zero addresses"):
-		e.Kind, e.Message, e.Err = providers.Unreachable, "the upstream could not be reached", errors.New(text)
+		e.Kind, e.Err = providers.Unreachable, errors.New(text)
+		e.Message = "the upstream could not be reached, where " + service + " over gRPC was expected"
 	case slices.ContainsFunc(brokenWords, func(w string) bool { return strings.Contains(text, w) }):
 		e.Kind, e.Message, e.Err = providers.Unreachable, "the connection to the upstream broke", errors.New(text)
 	default:
@@ -76,7 +77,7 @@ func local(s *status.Status, e *providers.Error) bool {
 
 // brokenWords are those of the library and of the system for a connection that ended.
 var brokenWords = []string{
-	"error reading from server", "transport is closing", "closing transport", "write tcp", "read tcp",
+	"error reading from server", "transport is closing", "closing transport", "read tcp",
 	"connection reset by peer", "broken pipe", "use of closed network connection",
 }
 
@@ -93,9 +94,22 @@ func stranger(s *status.Status) string {
 		return "an answer of content type " + strings.TrimSpace(contentType)
 	case strings.Contains(text, "unexpected HTTP status code"):
 		return "a plain HTTP answer (" + text + ")"
-	case strings.Contains(text, "error reading server preface"):
-		return "something that does not speak HTTP/2 (" + text + ")"
+	case beforeReady(text):
+		return "something that does not speak HTTP/2, or hangs up"
 	default:
 		return ""
 	}
+}
+
+// beforeReady finds the failures of a connection that was made and never became one of
+// HTTP/2. Who hangs up there may be found out by the read or by any of the writes: the
+// library's last one has no words of its own before the system's, which no later
+// failure has.
+func beforeReady(text string) bool {
+	return strings.HasPrefix(text, "write ") || slices.ContainsFunc(prefaceWords, func(w string) bool { return strings.Contains(text, w) })
+}
+
+var prefaceWords = []string{
+	"error reading server preface", "initial http2 frame from server is not a settings frame", "failed to receive server preface",
+	"failed to write client preface", "preface mismatch", "failed to write initial settings frame", "failed to write window update",
 }

@@ -97,13 +97,31 @@ func TestStatuses(t *testing.T) {
 	if e := Fault("up", "a service", status.Error(codes.Internal, "")); !strings.Contains(e.Message, "Internal") {
 		t.Errorf("no words: %q", e.Message)
 	}
-	for _, text := range []string{"write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "error reading from server: EOF", "connection error: desc = \"refused\""} {
+	for _, text := range []string{"closing transport due to: write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "error reading from server: EOF", "connection error: desc = \"refused\""} {
 		if e := Fault("up", "a service", status.Error(codes.Unavailable, text)); e.Kind != providers.Unreachable || strings.Contains(e.Message, "127.0.0.1") {
 			t.Errorf("%s: %+v", text, e)
 		}
 	}
 	if e := Fault("up", "a service", io.EOF); e.Kind != providers.Truncated {
 		t.Errorf("an end before the end: %+v", e)
+	}
+}
+
+// TestBeforeReady: who hangs up before there was a connection of HTTP/2 is no server of
+// gRPC, whichever read or write finds it out.
+func TestBeforeReady(t *testing.T) {
+	const broken = "write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe"
+	for _, text := range []string{
+		broken, "write tcp 127.0.0.1:1->127.0.0.1:2: write: connection reset by peer",
+		"connection error: desc = \"transport: failed to write client preface: " + broken + "\"",
+		"connection error: desc = \"transport: failed to write initial settings frame: " + broken + "\"",
+		"connection error: desc = \"error reading server preface: read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer\"",
+		"connection error: desc = \"error reading server preface: EOF\"",
+	} {
+		e := Fault("up", "a service", status.Error(codes.Unavailable, text))
+		if e.Kind != providers.Protocol || !strings.Contains(e.Message, "expected a service over gRPC, and got something") || strings.Contains(e.Message, "127.0.0.1") {
+			t.Errorf("%s: %+v", text, e)
+		}
 	}
 }
 
@@ -130,6 +148,7 @@ func TestStrangers(t *testing.T) {
 				return
 			}
 			_, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.9\r\n")
+			_, _ = io.Copy(io.Discard, c) // a reset could overtake the words
 			_ = c.Close()
 		}
 	}()
@@ -145,7 +164,7 @@ func TestStrangers(t *testing.T) {
 		"a page":          {h2.URL, providers.Protocol, "text/html"},
 		"another service": {"http://" + other.Addr().String(), providers.Protocol, "UNIMPLEMENTED"},
 		"ssh":             {"http://" + mute.Addr().String(), providers.Protocol, "does not speak HTTP/2"},
-		"nobody":          {"http://" + gone.Addr().String(), providers.Unreachable, "could not be reached"},
+		"nobody":          {"http://" + gone.Addr().String(), providers.Unreachable, "could not be reached, where a service"},
 		"TLS at plain":    {strings.Replace(page.URL, "http:", "https:", 1), providers.Unreachable, "could not be reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
