@@ -47,11 +47,12 @@ var arrows = map[string][]string{
 
 // kits serve tests: any test may import them, and of the rest only those listed.
 var kits = map[string][]string{
-	"streaming/streamtest":        {"streaming/streamtest"},
-	"providers/providertest":      {"providers/providertest", "cmd/wall"},
-	"providers/kserve/kservetest": {},
-	"ratelimit/ratelimittest":     {"ratelimit/ratelimittest"},
-	"ratelimit/ledger/ledgertest": {},
+	"streaming/streamtest":          {"streaming/streamtest"},
+	"providers/providertest":        {"providers/providertest", "cmd/wall"},
+	"providers/kserve/kservetest":   {},
+	"ratelimit/ratelimittest":       {"ratelimit/ratelimittest"},
+	"ratelimit/ledger/ledgertest":   {},
+	"handlers/auth/store/storetest": {},
 }
 
 // doors say in which files a third party may be imported. A pattern without a
@@ -61,14 +62,14 @@ var doors = map[string][]string{
 	"github.com/chromedp/chromedp":        {"cmd/sluice/browser_*_test.go"},
 	"github.com/gorilla/websocket":        {"streaming/ws*.go", "cmd/bench/*.go", "cmd/bench/*/*.go", "*_test.go"},
 	"github.com/labstack/echo/v4":         {"handlers/*.go"},
-	"github.com/pelletier/go-toml/v2":     {"cmd/sluice/config*.go"},
+	"github.com/pelletier/go-toml/v2":     {"cmd/sluice/config*.go", "handlers/auth/store/toml.go"},
 	"github.com/prometheus/client_golang": {"handlers/observe.go"},
-	"github.com/redis/go-redis/v9":        {"ratelimit/redis.go", "ratelimit/ledger/redis*.go", "ratelimit/ratelimittest/redistest/redis.go", "cmd/sluice/wire_redis.go", "*_test.go"},
+	"github.com/redis/go-redis/v9":        {"ratelimit/redis.go", "ratelimit/ledger/redis*.go", "handlers/auth/store/redis.go", "ratelimit/ratelimittest/redistest/redis.go", "cmd/sluice/wire_redis.go", "*_test.go"},
 	"github.com/sashabaranov/go-openai":   {"cmd/sluice/cli_*.go", "providers/*/whole.go", "*_test.go"},
 	"github.com/spf13/cobra":              {"cmd/sluice/cli_*.go"},
 	"github.com/tiktoken-go/tokenizer":    {"handlers/tokens/tokenizer.go"},
 	"github.com/tmaxmax/go-sse":           {"*_test.go"},
-	"go.etcd.io/bbolt":                    {"ratelimit/ledger/bolt*.go"},
+	"go.etcd.io/bbolt":                    {"ratelimit/ledger/bolt*.go", "handlers/auth/store/bolt*.go"},
 	"go.uber.org/goleak":                  {"*_test.go"},
 	"golang.org/x/image":                  {"providers/kit/pixels/*.go"},
 	"golang.org/x/sys":                    {"cmd/bench/proc/*.go"},
