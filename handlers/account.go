@@ -42,7 +42,7 @@ type account struct {
 	reserved bool
 	hard     bool
 	declared bool  // a cap on output, or nothing has been estimated
-	allowed  int64 // output tokens that are reserved
+	allowed  int64 // output deltas that need no more than what is reserved
 
 	levels []ratelimit.Level // what is told to the caller
 
@@ -131,6 +131,9 @@ func (a *account) estimate(buckets []ratelimit.Bucket) {
 			w.Output, a.declared = a.quota.Tokens.Output(a.req, a.call.Who.Key)
 			w.Money = a.price.Cost(w.Input, 0, w.Output)
 			a.allowed, a.call.Row.Reserved = w.Output, w.Input+w.Output
+			if a.declared {
+				a.allowed += w.Output/8 + overCap
+			}
 			return
 		}
 	}
@@ -240,8 +243,15 @@ func (a *account) row(r *streaming.Report, err error) ledger.Row {
 	row.Start, row.TTFT, row.Total, row.Target, row.Attempts = r.Start, r.TTFT, time.Since(r.Start), r.Target, r.Attempts
 	row.Requests, row.Input, row.Cached, row.Output, row.Reasoning = a.bill.requests, u.Prompt, u.Cached, u.Completion, u.Reasoning
 	row.Estimated, row.Money, row.End = u.Estimated, a.bill.money, describe(err).name
+	if row.Target == "" {
+		row.Model = noModel
+	}
 	return row
 }
+
+// noModel is the model of calls that reached no target. Their callers may have made its
+// name up, and names are bounded in the records.
+const noModel = "unknown"
 
 // extendBy is how many output tokens are taken at once for an answer that outgrows its
 // estimate.
@@ -252,11 +262,19 @@ type budgetExhausted struct{ *ratelimit.Denied }
 
 func (e *budgetExhausted) Unwrap() error { return e.Denied }
 
-// extend takes more from hard budgets for an answer that has outgrown what was reserved.
-// A store that cannot be reached ends no answer.
-func (a *account) extend(ctx context.Context) error {
-	r := a.p.Report()
-	out := a.flowed(&r, errUnfinished).Completion
+// overCap and an eighth are how far the deltas of an answer may exceed the cap that its
+// caller declared: the upstream holds to the cap, but a token may come as two deltas.
+const overCap = 8
+
+// extend takes more from hard budgets for an answer that has outgrown what was reserved,
+// by the deltas that have come, or by what the upstream told. The estimate by bytes would
+// end answers that cost no more than is reserved. A store that cannot be reached ends no
+// answer.
+func (a *account) extend(ctx context.Context, deltas int64) error {
+	out := deltas
+	if r := a.p.Report(); r.Reported {
+		out = max(out, r.Usage.Completion)
+	}
 	if out <= a.allowed {
 		return nil
 	}
@@ -277,20 +295,33 @@ func (a *account) guarded(ctx context.Context, src streaming.Stream) streaming.S
 		return src
 	}
 	return func(yield func([]streaming.Event, error) bool) {
+		var deltas int64
 		for batch, err := range src {
-			last := len(batch) > 0 && endsAnswer(&batch[len(batch)-1]) // before the batch is gone
+			deltas += deltasIn(batch) // before the batch is gone
+			last := len(batch) > 0 && endsAnswer(&batch[len(batch)-1])
 			if !yield(batch, err) || err != nil {
 				return
 			}
 			if last {
 				continue // there is nothing left to save
 			}
-			if err := a.extend(ctx); err != nil {
+			if err := a.extend(ctx, deltas); err != nil {
 				yield(nil, err)
 				return
 			}
 		}
 	}
+}
+
+func deltasIn(batch []streaming.Event) (n int64) {
+	for i := range batch {
+		switch batch[i].Kind {
+		case streaming.Text, streaming.Reasoning, streaming.ToolCall:
+			n++
+		default:
+		}
+	}
+	return n
 }
 
 func endsAnswer(ev *streaming.Event) bool {

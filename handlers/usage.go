@@ -107,6 +107,8 @@ func (s *Server) fillUsage(ctx context.Context, out *usageAnswer, who auth.Princ
 	if s.opt.Quota.Ledger == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, usageTime)
+	defer cancel()
 	sums, err := s.opt.Quota.Ledger.Usage(ctx, q)
 	if errors.Is(err, ledger.ErrQuery) || len(sums) > maxUsage {
 		return providers.Invalid("start", "The answer would be too long. Ask for a shorter time, or for days instead of hours.")
@@ -154,6 +156,7 @@ const (
 	maxHours  = 31 * 24 * time.Hour  // that can be asked for by hours
 	maxDays   = 366 * 24 * time.Hour // that can be asked for at all
 	usualDays = 7 * 24 * time.Hour
+	usageTime = time.Second // in which the records must be read: who asks is told soon that they cannot be
 )
 
 // usageQuery reads the parameters start, end, group_by and model. What is asked for is

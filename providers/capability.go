@@ -154,6 +154,8 @@ func (c *Capabilities) reason(f Feature) string {
 		return fmt.Sprintf("this model has no %q", name)
 	case f < Tools:
 		return "its upstream is of kind " + c.Kind
+	case f == Logprobs:
+		return "its upstream is of kind " + c.Kind + ", which gives no log probabilities here"
 	case f == Choices:
 		return "its upstream is of kind " + c.Kind + ", which gives one answer to a call"
 	default:

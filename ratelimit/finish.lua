@@ -4,6 +4,7 @@
 local sub = string.sub
 
 local function is_open(value) return value and sub(value, 1, 4) == 'open' end
+local function is_lost(value) return value and sub(value, 1, 4) == 'lost' end
 
 -- rules_at is where the rules of a reservation begin.
 local function rules_at(value)
@@ -27,22 +28,23 @@ local function returned(b, back, reserved_at)
   return back
 end
 
--- finish replaces what an open reservation took by what was used, frees its places and leaves
--- only its state behind. The first write frees memory: Redis then lets a script finish even at
+-- finish replaces what an open reservation took, or what a lost one was settled at, by what was
+-- used, frees its places and leaves only its state behind. The first write frees memory: Redis then lets a script finish even at
 -- its memory limit. newer are the rules as they are by now, packed, if they have changed.
 local function finish(rkey, value, open, rid, used, state, keep, newer)
   local list, keys = rules(value, rules_at(value), #value - 8)
   if newer then list = rules(newer, 1, #newer) end
   local reserved_at = unpacked('<d', value, #value - 7)
   used = of_dimension(used, 1)
+  local before = is_lost(value) and of_dimension(value, USED)
   local states = keys[1] and call('MGET', unpack(keys))
   call('ZREM', open, rid)
   for i, b in ipairs(list) do
     if b[KIND] == PLACES then
       call('ZREM', b[KEY], rid)
     else
-      local back = b[NEED] - used[b[DIM]]
-      if b[HARD] == 1 then back = back + of_dimension(value, MORE)[b[DIM]] end
+      local back = (before and before[b[DIM]] or b[NEED]) - used[b[DIM]]
+      if b[HARD] == 1 and not before then back = back + of_dimension(value, MORE)[b[DIM]] end
       if back ~= 0 then
         refill(b, states[i])
         b[LEVEL] = math.max(b[LEVEL] + returned(b, back, reserved_at), DEEPEST)
@@ -58,7 +60,7 @@ end
 -- used. The first time it sees one it only asks: a lease also expires when the clock jumps and
 -- while Redis is away, and whoever is alive renews it before the time to answer is over.
 -- Without a shelf for rows, rows are owed: kept until somebody has posted them elsewhere.
-local function sweep(slot, shelf, limit, answer_ms, keep)
+local function sweep(slot, shelf, limit, answer_ms, held)
   local open, swept, seen = slot .. ':open', 0, 0
   for _, rid in ipairs(call('ZRANGEBYSCORE', open, '-inf', now_ms, 'LIMIT', 0, limit)) do
     local rkey = slot .. ':r:' .. rid
@@ -72,7 +74,7 @@ local function sweep(slot, shelf, limit, answer_ms, keep)
     else
       local row, org = texts(value)
       local used = sub(value, USED, USED + COST_SIZE - 1)
-      finish(rkey, value, open, rid, used, 'swept', keep)
+      finish(rkey, value, open, rid, used, 'lost' .. sub(value, ASKED), held)
       swept = swept + 1
       if row ~= '' then
         local requests, input, output, frames, _, money = unpacked(COST, used)
@@ -80,7 +82,7 @@ local function sweep(slot, shelf, limit, answer_ms, keep)
         if shelf ~= '' then
           ledger_post(shelf, now, row)
         else
-          call('SET', slot .. ':w:' .. rid, pack('<I2c0', #org, org) .. row, 'EX', keep)
+          call('SET', slot .. ':w:' .. rid, pack('<I2c0', #org, org) .. row, 'EX', held)
           call('ZADD', slot .. ':owed', now_ms, rid)
         end
       end

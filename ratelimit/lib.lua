@@ -36,7 +36,8 @@ local COST, COST_SIZE = '<i8i8i8i8i8i8', 48
 
 -- A reservation: 'open' · '1' if its gateway was asked whether it lives, else '0' · cost used so
 -- far, as last told · cost of extensions · word of the last extension (16 bytes) · row if the
--- call is lost · organisation · rules · time. One that has ended: 'settled' or 'swept'.
+-- call is lost · organisation · rules · time. One whose gateway was taken for dead: the same with 'lost', and the
+-- cost used is what it was settled at. One that has ended: 'settled', or 'unknown' if it never was.
 local ASKED, USED, MORE, WORD, TEXTS = 5, 6, 54, 102, 118
 
 -- rules are the buckets of a reservation, and their keys.

@@ -45,7 +45,7 @@ func (r *Redis) Touch(ctx context.Context, who *Subject) error {
 		if err := r.run(ctx, r.reserveCall(p, &part, "touch", nil)); err != nil {
 			return err
 		}
-		if err := r.run(ctx, r.settleCall(&part, "touch", Cost{}, nil, true)); err != nil {
+		if err := r.run(ctx, r.settleCall(&part, "touch", Cost{}, nil, modeUndo)); err != nil {
 			return err
 		}
 	}

@@ -197,7 +197,7 @@ func TestRedisSettlesForAGatewayThatDied(t *testing.T) {
 	eventually(t, "the row of the shared one is posted", func() bool { return len(rowsOf(t, s, "elsewhere")) == 1 })
 	lost := map[string]int64{}
 	for _, row := range append(rowsOf(t, s, "acme"), rowsOf(t, s, "elsewhere")...) {
-		if row.End != "lost" {
+		if row.End != "lost" || !row.Estimated {
 			t.Errorf("%+v", row)
 		}
 		lost[row.ID] = row.Output
@@ -205,8 +205,20 @@ func TestRedisSettlesForAGatewayThatDied(t *testing.T) {
 	if len(lost) != 3 || lost["told"] != 42 || lost["silent"] != 0 {
 		t.Fatalf("rows %v", lost)
 	}
-	redisSettle(t, alive, told, ratelimit.Cost{Requests: 1, Output: 400}) // too late
-	equal(t, "left after all", left(t, alive, who), 99, 838, 458, 2, 48)
+	for _, output := range []int64{400, 7} { // it lived after all; the first settlement counts
+		redisSettle(t, alive, told, ratelimit.Cost{Requests: 1, Output: output})
+		redisSettle(t, alive, shared, ratelimit.Cost{Requests: 1, Output: output})
+	}
+	equal(t, "left after all", left(t, alive, who), 99, 580, 100, 2, 47)
+	for org, want := range map[string][2]int64{"acme": {1, 400}, "elsewhere": {1, 400}} {
+		var requests, output int64
+		for _, row := range rowsOf(t, s, org) {
+			requests, output = requests+row.Requests, output+row.Output
+		}
+		if requests != want[0] || output != want[1] {
+			t.Errorf("rows of %s have %d requests and %d tokens, want %v", org, requests, output, want)
+		}
+	}
 	redisSettle(t, alive, living, ratelimit.Cost{Requests: 1, Output: 20})
 	equal(t, "keys", []int64{keysLike(t, s, "*:open"), keysLike(t, s, "*:c:*"), keysLike(t, s, "*:owed"), keysLike(t, s, "*:w:*")}, 0, 0, 0, 0)
 	if n := alive.State().Replicas; n != 1 {

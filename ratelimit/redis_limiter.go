@@ -183,12 +183,19 @@ func (r *Redis) reserveCall(p *redisPlan, part *redisPart, id string, row []byte
 	keys := append([]string{part.key(p.id), part.open()}, part.keys...)
 	value, rules := part.reservation(p.org, row)
 	return &redisCall{script: r.scripts.reserve, keys: keys, args: []any{
-		id, r.o.Lease.Milliseconds(), r.keep(), value, rules,
+		id, r.o.Lease.Milliseconds(), r.held(), value, rules,
 	}}
 }
 
-// keep is in seconds.
+// keep is for how many seconds an id that has ended is remembered.
 func (r *Redis) keep() int64 { return max(1, int64(r.o.Keep/time.Second)) }
+
+// outage is for how long Redis keeps what somebody has yet to end or may correct: open
+// reservations, lost ones and rows that are owed. It is longer than trouble lasts.
+const outage = 24 * time.Hour
+
+// held is outage in seconds.
+func (r *Redis) held() int64 { return max(r.keep(), int64(outage/time.Second)) }
 
 // answer is how many milliseconds a gateway has to renew a lease that has expired.
 func (r *Redis) answer() int64 { return (r.o.Lease * 2 / 5).Milliseconds() }
@@ -204,13 +211,13 @@ func (r *Redis) shelf(part *redisPart) string {
 // lostRow is what is posted if nobody settles the call; nothing if it has no row.
 func lostRow(c *Call) []byte {
 	row := c.Row
-	row.End = "lost"
+	row.End, row.Estimated = "lost", true
 	return encodeRow(&row, c.ID)
 }
 
-// encodeRow gives nothing for a row that is empty but for its end.
+// encodeRow gives nothing for a row that says nothing of its call but how it ended.
 func encodeRow(row *ledger.Row, id string) []byte {
-	if *row == (ledger.Row{End: row.End}) {
+	if *row == (ledger.Row{End: row.End, Estimated: row.Estimated}) {
 		return nil
 	}
 	if row.ID == "" {
@@ -267,28 +274,39 @@ func (r *Redis) giveBack(ctx context.Context, c *Call, p *redisPlan, parts []red
 	defer cancel()
 	calls := make([]*redisCall, len(parts))
 	for i := range parts {
-		calls[i] = r.settleCall(&parts[i], p.id, Cost{}, nil, true)
+		calls[i] = r.settleCall(&parts[i], p.id, Cost{}, nil, modeUndo)
 	}
 	if err := r.run(ctx, calls...); err != nil {
 		r.open.undo(c, p, parts)
 	}
 }
 
-func (r *Redis) settleCall(part *redisPart, id string, used Cost, row []byte, undo bool) *redisCall {
-	mode := ""
-	if undo {
-		mode = "undo"
+// Modes of SETTLE, and what it says of an id that it does not know.
+const (
+	modeUsual = ""
+	modeUndo  = "undo"
+	modeLost  = "lost"
+
+	unknownID = 3
+)
+
+func (r *Redis) settleCall(part *redisPart, id string, used Cost, row []byte, mode string) *redisCall {
+	keep := r.keep()
+	if mode == modeLost {
+		keep = r.held()
 	}
 	return &redisCall{
 		script: r.scripts.settle, keys: []string{part.key(id), part.open()},
-		args: []any{id, packCost(used, 1), row, r.shelf(part), r.keep(), mode},
+		args: []any{id, packCost(used, 1), row, r.shelf(part), keep, mode},
 	}
 }
 
-// Settle implements Limiter. After an error it may be tried again, by any replica and as
+// Settle implements Limiter. A call that was reserved here and is unknown to Redis by now, which
+// has lost its data, is charged to the buckets as they are. After an error it may be tried again, by any replica and as
 // long as ids are remembered; this one goes on to renew the call's lease meanwhile.
 func (r *Redis) Settle(ctx context.Context, s *Settlement) error {
-	calls := r.settlement(s)
+	open := r.open.settling(s.Call.ID, s.Used)
+	calls, parts := r.settlement(s, open)
 	if len(calls) == 0 {
 		return nil
 	}
@@ -297,34 +315,40 @@ func (r *Redis) Settle(ctx context.Context, s *Settlement) error {
 	if err := r.run(ctx, calls...); err != nil {
 		return err
 	}
+	if open != nil && open.granted {
+		if err := r.chargeForgotten(ctx, open.plan, parts, calls[len(calls)-len(parts):], s.Used); err != nil {
+			return err
+		}
+	}
 	r.open.remove(s.Call.ID)
 	return nil
 }
 
 // settlement is a run of SETTLE in each slot where the call may have a reservation, and in
-// the tenant's for the row.
-func (r *Redis) settlement(s *Settlement) (calls []*redisCall) {
-	p, parts := r.open.settling(s.Call.ID, s.Used)
-	known := p != nil
-	if !known {
+// the tenant's for the row. The calls of parts are the last ones.
+func (r *Redis) settlement(s *Settlement, open *openCall) (calls []*redisCall, parts []redisPart) {
+	var p *redisPlan
+	if open != nil {
+		p, parts = open.plan, open.parts
+	} else {
 		p = r.newPlan(s.Call.ID, &s.Call.Who, Cost{})
 		parts = p.parts
 	}
 	row := encodeRow(&s.Row, s.Call.ID)
 	if row != nil && (len(parts) == 0 || parts[0].shared) {
 		tenant := redisPart{slot: ledger.Slot(r.prefix, s.Call.Who.Org)}
-		calls = append(calls, r.settleCall(&tenant, p.id, s.Used, row, false))
+		calls = append(calls, r.settleCall(&tenant, p.id, s.Used, row, modeUsual))
 	}
 	for i := range parts {
-		call := r.settleCall(&parts[i], p.id, s.Used, row, false)
-		if known {
+		call := r.settleCall(&parts[i], p.id, s.Used, row, modeUsual)
+		if open != nil {
 			if rules := p.rulesNow(&parts[i], r.rules.set.Load()); rules != nil {
 				call.args = append(call.args, rules)
 			}
 		}
 		calls = append(calls, call)
 	}
-	return calls
+	return calls, parts
 }
 
 // run sends the calls and tries those again, once, that failed for a reason which may be

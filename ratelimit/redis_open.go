@@ -13,25 +13,55 @@ type redisOpen struct {
 
 	mu    sync.Mutex
 	calls map[string]*openCall
-	wheel [renewSteps]map[string]*openCall // each is renewed when its step comes
-	step  int                              // whose turn was last
+	wheel [renewSteps]map[string]*openCall // each is looked at when its step comes
+	step  int                              // whose turn was last; it counts on
 }
 
-// renewSteps spread the renewals of all calls over the time between two of one call.
-const renewSteps = 10
+// Steps are a sixtieth of the lease each, half a second as a rule. They spread the renewals of
+// all calls over time.
+const (
+	renewSteps = 20 // between two renewals of a call that has used nothing more
+	flowSteps  = 5  // between two of one that has
+	undoSteps  = 4  // before a reservation is undone
+)
 
 // openCall is one call of this process.
 type openCall struct {
-	id    string // as the caller names it
-	plan  *redisPlan
-	parts []redisPart // that have, or may have, a reservation
-	step  int
-	since time.Time
+	id      string // as the caller names it
+	plan    *redisPlan
+	parts   []redisPart // that have, or may have, a reservation
+	step    int         // of the next look; guarded by redisOpen.mu
+	since   time.Time
+	granted bool // the caller was told that it is reserved
 
-	mu   sync.Mutex
-	used func() Cost // nil when nothing more can be known
-	last *Cost       // known to be used
-	undo bool        // nobody waits for the reservation: it is to be undone
+	mu      sync.Mutex
+	used    func() Cost // nil when nothing more can be known
+	last    Cost        // known to be used
+	told    Cost        // of it, that Redis knows
+	telling Cost        // that is on its way to Redis
+	renewed int         // step of the last renewal
+	ended   bool        // somebody settles it
+	gone    bool        // Redis does not know it as open
+	undo    bool        // nobody waits for the reservation: it is to be undone
+}
+
+// due reports whether the call is to be renewed in this step, and after how many it is to be
+// looked at again. The first use is told at once, what more is used every few steps: what is
+// not told when the process dies is free.
+func (c *openCall) due(step int) (renew bool, next int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return time.Since(c.since) > outage, renewSteps
+	}
+	if c.used != nil {
+		c.last = c.used()
+	}
+	next = flowSteps
+	if c.last == (Cost{}) && c.used != nil {
+		next = 1
+	}
+	return c.undo || c.last != c.told || step-c.renewed >= renewSteps, next
 }
 
 func newRedisOpen(most int) *redisOpen {
@@ -50,28 +80,32 @@ func (o *redisOpen) len() int {
 
 func (o *redisOpen) room() bool { return o.len() < o.most }
 
-// add notes a reservation. It is renewed from now on, for the first time after nearly all of
-// the time between two renewals.
+// add notes a reservation. It is renewed from now on.
 func (o *redisOpen) add(c *Call, p *redisPlan) {
-	o.put(&openCall{id: c.ID, plan: p, parts: p.parts, used: c.Used, since: time.Now()}, 0)
+	o.put(&openCall{id: c.ID, plan: p, parts: p.parts, used: c.Used, since: time.Now(), granted: true}, 1)
 }
 
 // undo notes parts that may be reserved although the caller was told that they are not. They
-// are undone after at least one step, when nothing of the reserving is on its way any more.
+// are undone after some steps, when nothing of the reserving is on its way any more.
 func (o *redisOpen) undo(c *Call, p *redisPlan, parts []redisPart) {
-	o.put(&openCall{id: c.ID, plan: p, parts: parts, since: time.Now(), undo: true}, 2)
+	o.put(&openCall{id: c.ID, plan: p, parts: parts, since: time.Now(), undo: true}, undoSteps)
 }
 
-// put places the call so that its turn comes after so many steps; 0 means a whole round.
+// put places the call so that its turn comes after so many steps.
 func (o *redisOpen) put(c *openCall, steps int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if old := o.calls[c.id]; old != nil {
-		delete(o.wheel[old.step], c.id)
+		o.drop(old)
 	}
-	c.step = (o.step + steps) % renewSteps
+	c.renewed = o.step + steps - flowSteps
 	o.calls[c.id] = c
-	o.wheel[c.step][c.id] = c
+	o.place(c, steps)
+}
+
+func (o *redisOpen) place(c *openCall, steps int) {
+	c.step = o.step + steps
+	o.wheel[c.step%renewSteps][c.id] = c
 }
 
 func (o *redisOpen) get(id string) *openCall {
@@ -99,45 +133,53 @@ func (o *redisOpen) forget(c *openCall) {
 
 func (o *redisOpen) drop(c *openCall) {
 	delete(o.calls, c.id)
-	delete(o.wheel[c.step], c.id)
+	delete(o.wheel[c.step%renewSteps], c.id)
 }
 
 // settling says what the call used in the end; nobody is asked any more. It returns where the
 // call may have reservations, or nil when that is not known.
-func (o *redisOpen) settling(id string, used Cost) (*redisPlan, []redisPart) {
+func (o *redisOpen) settling(id string, used Cost) *openCall {
 	c := o.get(id)
 	if c == nil {
-		return nil, nil
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.used, c.last, c.undo = nil, &used, false
-	return c.plan, c.parts
+	c.used, c.last, c.told, c.undo, c.ended = nil, used, used, false, true
+	return c
 }
 
-// turn steps on and returns the calls whose turn it is.
-func (o *redisOpen) turn() []*openCall {
+// turn steps on and returns the calls that are to be renewed in this step.
+func (o *redisOpen) turn() (step int, due []*openCall) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.step = (o.step + 1) % renewSteps
-	due := make([]*openCall, 0, len(o.wheel[o.step]))
-	for _, c := range o.wheel[o.step] {
-		due = append(due, c)
+	o.step++
+	step = o.step
+	look := make([]*openCall, 0, len(o.wheel[step%renewSteps]))
+	for _, c := range o.wheel[step%renewSteps] {
+		look = append(look, c)
 	}
-	return due
+	o.mu.Unlock()
+	next := make([]int, len(look))
+	for i, c := range look { // without the lock: it runs the callers' code
+		renew, steps := c.due(step)
+		next[i] = steps
+		if renew {
+			due = append(due, c)
+		}
+	}
+	o.later(look, func(i int) int { return next[i] })
+	return step, due
 }
 
-// later gives calls that could not be renewed a turn with the next step.
-func (o *redisOpen) later(calls []*openCall) {
+// later gives calls another turn, each after so many steps.
+func (o *redisOpen) later(calls []*openCall, steps func(int) int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, c := range calls {
-		if o.calls[c.id] != c {
-			continue
+	for i, c := range calls {
+		if o.calls[c.id] == c {
+			delete(o.wheel[c.step%renewSteps], c.id)
+			o.place(c, steps(i))
 		}
-		delete(o.wheel[c.step], c.id)
-		c.step = (o.step + 1) % renewSteps
-		o.wheel[c.step][c.id] = c
 	}
 }
 
@@ -145,23 +187,17 @@ func (o *redisOpen) later(calls []*openCall) {
 func (r *Redis) renewals(c *openCall) []*redisCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.used != nil {
-		used := c.used()
-		c.last = &used
-	}
-	var used []byte
-	if c.last != nil {
-		used = packCost(*c.last, 1)
-	}
+	c.telling = c.last
+	used := packCost(c.last, 1)
 	calls := make([]*redisCall, len(c.parts))
 	for i := range c.parts {
 		part := &c.parts[i]
 		if c.undo {
-			calls[i] = r.settleCall(part, c.plan.id, Cost{}, nil, true)
+			calls[i] = r.settleCall(part, c.plan.id, Cost{}, nil, modeUndo)
 			continue
 		}
 		keys := append([]string{part.key(c.plan.id), part.open()}, part.places...)
-		calls[i] = &redisCall{script: r.scripts.renew, keys: keys, args: []any{c.plan.id, r.o.Lease.Milliseconds(), used, r.keep()}}
+		calls[i] = &redisCall{script: r.scripts.renew, keys: keys, args: []any{c.plan.id, r.o.Lease.Milliseconds(), used, r.held()}}
 	}
 	return calls
 }
@@ -172,11 +208,11 @@ const renewChunk = 64
 // renew keeps the leases of all calls whose turn it is. When Redis does not answer, those that
 // are left are tried with the next step.
 func (r *Redis) renew(ctx context.Context) {
-	due := r.open.turn()
+	step, due := r.open.turn()
 	for len(due) > 0 {
 		chunk := due[:min(renewChunk, len(due))]
-		if !r.renewSome(ctx, chunk) {
-			r.open.later(due)
+		if !r.renewSome(ctx, step, chunk) {
+			r.open.later(due, func(int) int { return 1 })
 			return
 		}
 		due = due[len(chunk):]
@@ -184,7 +220,7 @@ func (r *Redis) renew(ctx context.Context) {
 }
 
 // renewSome reports whether Redis answered for all of them.
-func (r *Redis) renewSome(ctx context.Context, some []*openCall) bool {
+func (r *Redis) renewSome(ctx context.Context, step int, some []*openCall) bool {
 	var all []*redisCall
 	of := make([][]*redisCall, len(some))
 	for i, c := range some {
@@ -194,14 +230,15 @@ func (r *Redis) renewSome(ctx context.Context, some []*openCall) bool {
 	r.sendSlowly(ctx, all)
 	well := true
 	for i, c := range some {
-		well = r.renewed(c, of[i]) && well
+		well = r.renewed(c, step, of[i]) && well
 	}
 	return well
 }
 
 // renewed looks at what became of one call. One that Redis does not know as open is not
-// renewed any more: Redis has lost it, or another replica has taken this one for dead.
-func (r *Redis) renewed(c *openCall, calls []*redisCall) (answered bool) {
+// renewed any more: Redis has lost it, or another replica has taken this one for dead. That it was
+// granted is remembered until it is settled.
+func (r *Redis) renewed(c *openCall, step int, calls []*redisCall) (answered bool) {
 	gone := false
 	for _, call := range calls {
 		if call.err != nil {
@@ -211,15 +248,16 @@ func (r *Redis) renewed(c *openCall, calls []*redisCall) (answered bool) {
 		gone = gone || n != 1
 	}
 	c.mu.Lock()
-	undone := c.undo
+	undone, ended := c.undo, c.ended
+	c.gone = gone && c.granted
+	c.told, c.renewed = c.telling, step
 	c.mu.Unlock()
 	switch {
-	case undone:
+	case undone, time.Since(c.since) > outage:
 		r.open.forget(c)
-	case gone:
+	case gone && !ended: // else its settlement was faster
 		r.state.lost.Add(1)
-		r.open.forget(c)
-	case time.Since(c.since) > r.o.Keep:
+	case gone && !c.granted:
 		r.open.forget(c)
 	}
 	return true

@@ -16,11 +16,13 @@ type RedisOptions struct {
 	// Timeout bounds Reserve, Extend, Settle and Peek, a second try included; 0 means 50 ms.
 	Timeout time.Duration
 	// Lease is for how long a call stays reserved when its gateway has died; 0 means 30 s. It
-	// is renewed after a third of it. What was reserved is settled after the lease and
+	// is renewed after a third of it, after a twelfth while more is used, and within a sixtieth
+	// when the first use is known. What was reserved is settled after the lease and
 	// another two fifths, in which a gateway that lives after all can say so, plus up to two
 	// rounds of the sweeper, a sixth of the lease each.
 	Lease time.Duration
-	// Keep is for how long the id of a call is remembered, so that it settles once; 0 means 24 h.
+	// Keep is for how long the id of a call is remembered, so that it settles once, from its
+	// settlement on; 0 means an hour. While it is open it is known for a day at least.
 	Keep time.Duration
 	// Retention bounds the ledger.
 	Retention ledger.Retention
@@ -44,7 +46,7 @@ func (o *RedisOptions) setDefaults() {
 		o.Lease = 30 * time.Second
 	}
 	if o.Keep <= 0 {
-		o.Keep = 24 * time.Hour
+		o.Keep = time.Hour
 	}
 	if o.MaxOpen <= 0 {
 		o.MaxOpen = 1 << 16

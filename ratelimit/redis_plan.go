@@ -135,17 +135,23 @@ func (p *redisPlan) rulesNow(part *redisPart, set *ruleSet) []byte {
 	now := redisPart{slot: part.slot}
 	changed := false
 	for n, i := range part.buckets {
-		b := p.buckets[i]
-		if rule := set.byID[b.Rule.ID]; rule != nil && kindOf(rule) == kindOf(b.Rule) && rule.Dim == b.Rule.Dim &&
-			(rule.Amount != b.Rule.Amount || rule.Full() != b.Rule.Full() || rule.Per != b.Rule.Per) {
-			b.Rule, changed = rule, true
-		}
+		b, other := p.buckets[i].now(set)
+		changed = changed || other
 		now.add(i, b, part.needs[n])
 	}
 	if !changed {
 		return nil
 	}
 	return now.rules
+}
+
+// now is the bucket with its rule as it is in force now. One that was removed stays as it was.
+func (b Bucket) now(set *ruleSet) (now Bucket, changed bool) {
+	if rule := set.byID[b.Rule.ID]; rule != nil && kindOf(rule) == kindOf(b.Rule) && rule.Dim == b.Rule.Dim &&
+		(rule.Amount != b.Rule.Amount || rule.Full() != b.Rule.Full() || rule.Per != b.Rule.Per) {
+		b.Rule, changed = rule, true
+	}
+	return b, changed
 }
 
 // redisNeed is what the call takes from the rule's bucket: at most a full one, so that a small

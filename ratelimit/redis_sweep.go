@@ -172,7 +172,7 @@ func (r *Redis) sweepSome(ctx context.Context, due []*sweepOrg) (more []*sweepOr
 
 // sweepCall looks at so many expired leases of a slot, and tells which owed rows were posted.
 func (r *Redis) sweepCall(part *redisPart, most int, paid []any) *redisCall {
-	args := append([]any{part.slot, r.shelf(part), most, r.answer(), r.keep()}, paid...)
+	args := append([]any{part.slot, r.shelf(part), most, r.answer(), r.held()}, paid...)
 	return &redisCall{script: r.scripts.sweep, keys: []string{part.open(), part.slot + ":owed"}, args: args}
 }
 
@@ -185,7 +185,7 @@ func (r *Redis) pay(ctx context.Context, owed []any) (paid []any) {
 		org, _ := owed[1].(string)
 		row, _ := owed[2].(string)
 		tenant := redisPart{slot: ledger.Slot(r.prefix, org)}
-		calls = append(calls, r.settleCall(&tenant, id, Cost{}, []byte(row), false))
+		calls = append(calls, r.settleCall(&tenant, id, Cost{}, []byte(row), modeLost))
 	}
 	r.sendSlowly(ctx, calls)
 	for _, c := range calls {

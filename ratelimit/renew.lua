@@ -1,7 +1,7 @@
 -- RENEW tells that a call's gateway is alive, and what the call has used so far.
 --
 --   KEYS  reservation, open reservations, then the places that the call holds
---   ARGV  1 id, escaped · 2 lease in ms · 3 what was used so far, packed; empty: not known
+--   ARGV  1 id, escaped · 2 lease in ms · 3 what was used so far, packed
 --         4 seconds that the id is remembered
 --
 -- Returns 1, or 0 when the reservation is not open.

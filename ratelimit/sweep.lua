@@ -2,7 +2,7 @@
 --
 --   KEYS  open reservations, rows that are owed
 --   ARGV  1 slot · 2 ledger's shelf, or empty · 3 most reservations to look at · 4 ms to answer
---         5 seconds that ids are remembered · 6... ids whose owed row has been posted
+--         5 seconds that lost calls and owed rows are kept · 6... ids whose owed row has been posted
 --
 -- Returns {settled, looked at, still open, and for each owed row: id, organisation, row}.
 

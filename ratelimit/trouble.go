@@ -33,8 +33,8 @@ type GuardOptions struct {
 	Replicas func() int
 	// Deadline bounds a call of the primary; 0 means 50 ms.
 	Deadline time.Duration
-	// Slow is what one call in a hundred may take before the primary counts as in trouble; 0
-	// means 100 ms.
+	// Slow is what a call may take before it counts as failed; 0 means 100 ms, or the
+	// Deadline where that is longer.
 	Slow time.Duration
 	// Open is for how long the primary is left alone after that; 0 means 2 s.
 	Open time.Duration
@@ -48,7 +48,7 @@ func (o *GuardOptions) complete() {
 	for _, d := range []struct {
 		at  *time.Duration
 		std time.Duration
-	}{{&o.Deadline, 50 * time.Millisecond}, {&o.Slow, 100 * time.Millisecond}, {&o.Open, 2 * time.Second}} {
+	}{{&o.Deadline, 50 * time.Millisecond}, {&o.Slow, max(100*time.Millisecond, o.Deadline)}, {&o.Open, 2 * time.Second}} {
 		if *d.at <= 0 {
 			*d.at = d.std
 		}
@@ -66,8 +66,8 @@ func (o *GuardOptions) complete() {
 // fails, and decides meanwhile itself, by the policy of each rule:
 //
 //   - Local: this process has its share of the limit, Amount / N of N replicas, and begins
-//     with its share of what the primary last said was left. Of the places of Streams it has
-//     at least one.
+//     with its share of what the primary last said was left; with nothing, where it has said
+//     nothing. Of the places of Streams it has at least one.
 //   - a budget (Hard, or counting Money) that is Local: only the rule's Grace passes, then
 //     calls fail with ErrUnavailable; nothing passes while the journal cannot be written.
 //   - Open: nothing is counted. Closed: calls fail with ErrUnavailable.
@@ -128,12 +128,20 @@ var (
 )
 
 // ask calls the primary with the deadline, unless it is left alone. sent says that it may
-// have done what it was asked for.
+// have done what it was asked for. Callers never find out whether trouble has ended: what they
+// ask for may be answered by a primary that can write nothing.
 func (g *Guard) ask(ctx context.Context, who *Subject, do func(context.Context) error) (sent bool, err error) {
-	pass, probing := g.breaker.pass(time.Now())
-	if !pass {
+	if g.breaker.trouble.Load() {
+		if who != nil && g.probe.Load() == nil {
+			g.probe.CompareAndSwap(nil, who.bare())
+		}
 		return false, errOpen
 	}
+	return g.try(ctx, who, false, do)
+}
+
+// try calls the primary and tells the breaker.
+func (g *Guard) try(ctx context.Context, who *Subject, probing bool, do func(context.Context) error) (sent bool, err error) {
 	start, bad := time.Now(), true
 	defer func() { g.judge(time.Since(start), sent, probing, bad, who, err) }()
 	sent, err = g.fly(ctx, do)
@@ -162,12 +170,15 @@ func (g *Guard) judge(took time.Duration, sent, probing, bad bool, who *Subject,
 		g.breaker.skip(probing)
 		return
 	}
-	if bad && who != nil {
-		g.probe.Store(&Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: who.Model, Provider: who.Provider, IP: who.IP})
+	if who != nil && (bad || took > g.opt.Slow) {
+		g.probe.Store(who.bare())
 	}
 	switch g.breaker.done(time.Now(), took, probing, bad) {
 	case hasOpened:
 		g.here.trouble()
+		if !bad {
+			err = fmt.Errorf("it answered only after %v", took.Round(time.Millisecond))
+		}
 		g.tellTrouble(err)
 	case hasClosed:
 		g.tellSteady()
@@ -175,6 +186,11 @@ func (g *Guard) judge(took time.Duration, sent, probing, bad bool, who *Subject,
 	if bad {
 		g.poke()
 	}
+}
+
+// bare is the subject without the rules of its own.
+func (s *Subject) bare() *Subject {
+	return &Subject{Org: s.Org, Team: s.Team, User: s.User, Key: s.Key, Model: s.Model, Provider: s.Provider, IP: s.IP}
 }
 
 // Reserve implements Limiter.

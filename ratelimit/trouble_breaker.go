@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// breaker keeps calls from a primary that fails. It opens when three calls in a row have
-// failed, or three and more than one in a hundred of the last ten seconds have failed or
-// were slow. After a while it lets a single call through, and closes when that succeeds.
+// breaker keeps calls from a primary that fails. It opens when at least three calls, and more
+// than half, have failed or were slow within a second: when this machine has no time, a few
+// calls that are under way miss their deadlines together. After a while it lets a single call
+// through, and closes when that succeeds.
 type breaker struct {
 	slow, open time.Duration
 
@@ -19,17 +20,18 @@ type breaker struct {
 	until   time.Time // no probe before
 	probing bool
 	row     int // failures in a row
-	ring    [breakerSeconds]tally
+	ring    [breakerTallies]tally
 }
 
 const (
 	breakerFailures = 3
-	breakerSeconds  = 10
+	breakerTallies  = 10
+	breakerTally    = 100 * time.Millisecond
 )
 
-// tally counts the calls of one second.
+// tally counts the calls of a tenth of a second.
 type tally struct {
-	second     int64
+	tenth      int64 // since the epoch
 	calls, bad int64
 }
 
@@ -82,7 +84,7 @@ func (b *breaker) done(now time.Time, took time.Duration, probing, bad bool) cha
 			return unchanged
 		}
 		b.trouble.Store(false)
-		b.row, b.ring = 0, [breakerSeconds]tally{}
+		b.row, b.ring = 0, [breakerTallies]tally{}
 		return hasClosed
 	case b.trouble.Load():
 		return unchanged
@@ -90,7 +92,7 @@ func (b *breaker) done(now time.Time, took time.Duration, probing, bad bool) cha
 	if b.row++; !bad {
 		b.row = 0
 	}
-	if !b.tooBad(now.Unix(), bad) && b.row < breakerFailures {
+	if !b.tooBad(now.UnixNano()/int64(breakerTally), bad) {
 		return unchanged
 	}
 	b.trouble.Store(true)
@@ -99,10 +101,10 @@ func (b *breaker) done(now time.Time, took time.Duration, probing, bad bool) cha
 }
 
 // tooBad counts a call and reports whether too many were bad.
-func (b *breaker) tooBad(second int64, bad bool) bool {
-	t := &b.ring[second%breakerSeconds]
-	if t.second != second {
-		*t = tally{second: second}
+func (b *breaker) tooBad(tenth int64, bad bool) bool {
+	t := &b.ring[tenth%breakerTallies]
+	if t.tenth != tenth {
+		*t = tally{tenth: tenth}
 	}
 	t.calls++
 	if bad {
@@ -113,12 +115,12 @@ func (b *breaker) tooBad(second int64, bad bool) bool {
 	}
 	var calls, failed int64
 	for i := range b.ring {
-		if second-b.ring[i].second < breakerSeconds {
+		if tenth-b.ring[i].tenth < breakerTallies {
 			calls += b.ring[i].calls
 			failed += b.ring[i].bad
 		}
 	}
-	return failed >= breakerFailures && failed*100 > calls
+	return failed >= breakerFailures && failed*2 > calls
 }
 
 // shaky reports whether the last call failed, or calls are kept away.

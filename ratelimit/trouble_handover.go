@@ -66,7 +66,8 @@ func (s *seen) level(b *Bucket) (left int64, known bool) {
 }
 
 // begin marks a bucket at its first use in an episode of trouble. It begins with its share
-// of what the primary last said was left.
+// of what the primary last said was left. One that the primary has said nothing of may have
+// been used up elsewhere: it begins empty, and fills at the share.
 func (h *here) begin(b *Bucket, s *share, seen *seen) {
 	if s.rule.Dim == Streams {
 		return
@@ -79,8 +80,10 @@ func (h *here) begin(b *Bucket, s *share, seen *seen) {
 		return
 	}
 	level := s.rule.Full()
-	if left, known := seen.level(b); known {
+	if left, known := seen.level(b); known && left < b.Rule.Full() {
 		level = left / int64(max(h.n, 1))
+	} else if !known && m == nil {
+		level = s.unseen
 	}
 	now, by := h.local.lower(b, s.rule, level)
 	if m == nil {

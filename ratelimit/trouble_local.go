@@ -23,7 +23,11 @@ type here struct {
 type share struct {
 	of     *Rule
 	rule   *Rule // with the same ID
+	shown  *Rule // to callers: the declared rule with the amount of this part
 	budget bool
+	// unseen is what a bucket begins with that the primary has said nothing of. One that
+	// fills only when a day or month begins would stay empty: it has its share of a grace.
+	unseen int64
 }
 
 // mark is a bucket that was used here.
@@ -82,13 +86,25 @@ func newShare(r *Rule, n int64) *share {
 	if s.budget {
 		// One that a new day fills: it is filled too when what was used is handed over.
 		part.Per, part.Amount, part.Burst = CalendarDay, grace(r)/n, 0
+		s.unseen = part.Amount
+		s.show()
 		return s
 	}
 	part.Amount = max(r.Amount/n, 1)
 	if r.Burst > 0 {
 		part.Burst = max(r.Burst/n, 1)
 	}
+	if r.Per.calendar() {
+		s.unseen = grace(r) / n
+	}
+	s.show()
 	return s
+}
+
+func (s *share) show() {
+	shown := *s.of
+	shown.Amount, shown.Burst = s.rule.Amount, s.rule.Burst
+	s.shown = &shown
 }
 
 // grace is what a budget lets pass in trouble, all replicas together.
@@ -179,18 +195,19 @@ func (p *plan) peek() []Level {
 	return levels
 }
 
-// real gives levels the rules as they were declared.
+// real gives levels the rules as they were declared, with the amounts that hold here.
 func (p *plan) real(levels []Level) {
 	for i := range levels {
 		for _, s := range p.shares {
 			if levels[i].Rule == s.rule {
-				levels[i].Rule = s.of
+				levels[i].Rule = s.shown
 			}
 		}
 	}
 }
 
-// denial is a denial in terms of the declared rules.
+// denial is a denial in terms of the declared rules, with the amounts that hold here. What
+// can never pass is larger than the whole limit.
 func (p *plan) denial(err error) error {
 	var d *Denied
 	if !errors.As(err, &d) {
@@ -204,7 +221,9 @@ func (p *plan) denial(err error) error {
 			if s.budget {
 				return unavailable(s.of)
 			}
-			d.Over[i].Rule = s.of
+			if d.Over[i].Rule = s.shown; d.TooLarge {
+				d.Over[i].Rule = s.of
+			}
 		}
 	}
 	return d

@@ -280,6 +280,37 @@ func guardStory(t *testing.T, perMinute int64, away, calm time.Duration) {
 	x.ledgerHas(t)
 }
 
+// TestGuardRedisUnseen: one gateway uses up a limit with its burst as it is by default, then
+// Redis is away: the others, which have not seen the bucket, add no more than flows in.
+func TestGuardRedisUnseen(t *testing.T) {
+	const limit, away = 6000, 4 * time.Second
+	server := redistest.Single(t)
+	x := newTroubled(t, server, ratelimit.Rule{ID: "tpm", Scope: ratelimit.Key, Dim: ratelimit.Output, Amount: limit, Per: ratelimit.Minute})
+	for i := range limit / 100 {
+		id := "first-" + strconv.Itoa(i)
+		c := &ratelimit.Call{ID: id, Who: ratelimit.Subject{Org: "acme", Key: "k"}, Want: ratelimit.Cost{Requests: 1, Output: 100}}
+		c.Row = ledger.Row{ID: id, Org: "acme", Key: "k", Output: 100, Start: time.Now(), End: "ok"}
+		if _, err := x.guards[0].Reserve(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.guards[0].Settle(t.Context(), &ratelimit.Settlement{Call: c, Used: c.Want, Row: c.Row}); err != nil {
+			t.Fatal(err)
+		}
+		x.rows[id] = 100
+	}
+	resume := stopped(t, server)
+	x.load(t, func() { pause(t.Context(), away) })
+	elapsed := time.Since(x.start)
+	resume()
+	x.steady(t)
+	most := limit + limit*int64(elapsed)/int64(time.Minute)
+	t.Logf("%d calls used %d more in %v, which lets %d flow", len(x.calls), sum(x.calls), elapsed, most-limit)
+	if all := limit + sum(x.calls); all*10 > most*11 {
+		t.Errorf("%d were used, more than 1.1 x the %d there were", all, most)
+	}
+	x.ledgerHas(t)
+}
+
 func sum(calls []timedUse) (n int64) {
 	for _, c := range calls {
 		n += c.n

@@ -87,18 +87,35 @@ func (g *Guard) catchUp(ctx context.Context, owed *charge) (next *charge, busy b
 	return next, busy || g.opt.Journal.Stats().Pending > 0
 }
 
-// look asks the primary something, so that the end of trouble is noticed without callers.
-// It reports whether there was something to ask.
+// look has the primary write something that changes nothing: one whose memory is full answers
+// questions, and would be in trouble again at once. It reports whether there was something
+// to write for; if not, the next caller says whom.
 func (g *Guard) look(ctx context.Context) bool {
 	who := g.probe.Load()
 	if who == nil || !g.applies(who, false) {
+		g.probe.CompareAndSwap(who, nil)
 		return false
 	}
-	_, _ = g.ask(ctx, who, func(ctx context.Context) error {
-		_, err := g.primary.Peek(ctx, who)
-		return err
-	})
+	if pass, probing := g.breaker.pass(time.Now()); pass {
+		_, _ = g.try(ctx, who, probing, func(ctx context.Context) error { return g.touch(ctx, who) })
+	}
 	return true
+}
+
+// touch charges the caller's buckets nothing, or settles a call that never was.
+func (g *Guard) touch(ctx context.Context, who *Subject) error {
+	id := g.chargeID()
+	var some [few]Bucket
+	var nothing []Debt
+	for _, b := range g.opt.Rules.Match(some[:0], who) {
+		if b.Rule.Dim != Streams {
+			nothing = append(nothing, Debt{Bucket: b})
+		}
+	}
+	if g.charger != nil && len(nothing) > 0 {
+		return g.charger.Charge(ctx, id, nothing)
+	}
+	return g.primary.Settle(ctx, &Settlement{Call: &Call{ID: id, Who: *who}})
 }
 
 // replays are what Run remembers of settlements that the primary refuses.

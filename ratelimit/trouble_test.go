@@ -22,6 +22,7 @@ type faultyStore struct {
 	*Memory
 	mu      sync.Mutex
 	fault   fault
+	misses  int          // calls that hang, whatever the fault
 	waiting atomic.Int64 // calls that hang now
 	most    atomic.Int64
 	calls   atomic.Int64
@@ -37,6 +38,8 @@ const (
 	hanging        // answers nothing
 	refusing       // fails at once
 	losing         // does what it is asked, and its answer is lost
+	slow           // answers after 300 ms
+	crammed        // writes nothing, and answers questions
 )
 
 func newFaultyStore(t *testing.T, rules *Rules) *faultyStore {
@@ -67,15 +70,27 @@ func (s *faultyStore) do(ctx context.Context, work func()) error {
 	s.calls.Add(1)
 	s.mu.Lock()
 	f := s.fault
+	if s.misses > 0 {
+		s.misses--
+		f = hanging
+	}
 	s.mu.Unlock()
 	switch f {
 	case healthy:
 		work()
 		return nil
+	case crammed:
+		return fmt.Errorf("%w: OOM command not allowed", ErrUnavailable)
 	case refusing:
 		return fmt.Errorf("%w: connection refused", ErrUnavailable)
 	case losing:
 		work()
+	case slow:
+		time.Sleep(300 * time.Millisecond)
+		if ctx.Err() == nil {
+			work()
+			return nil
+		}
 	}
 	n := s.waiting.Add(1)
 	s.most.Store(max(s.most.Load(), n))
@@ -106,6 +121,12 @@ func (s *faultyStore) Settle(ctx context.Context, x *Settlement) error {
 }
 
 func (s *faultyStore) Peek(ctx context.Context, who *Subject) (l []Level, err error) {
+	s.mu.Lock()
+	reads := s.fault == crammed
+	s.mu.Unlock()
+	if reads {
+		return s.Memory.Peek(ctx, who)
+	}
 	if lost := s.do(ctx, func() { l, err = s.Memory.Peek(ctx, who) }); lost != nil {
 		return nil, lost
 	}
@@ -163,13 +184,20 @@ func newGuarded(t *testing.T, replicas int, rules ...Rule) *guarded {
 
 func guardOver(t *testing.T, store *faultyStore, set *Rules, replicas int) *guarded {
 	t.Helper()
+	return guardWith(t, store, GuardOptions{Rules: set, Replicas: func() int { return replicas }})
+}
+
+// guardWith makes the guard that the options say, with a journal and a log of its own.
+func guardWith(t *testing.T, store *faultyStore, opt GuardOptions) *guarded {
+	t.Helper()
 	g := &guarded{store: store, log: new(bytes.Buffer)}
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	var err error
 	if g.journal, err = OpenJournal(JournalOptions{Dir: t.TempDir(), Log: log}); err != nil {
 		t.Fatal(err)
 	}
-	g.Guard = NewGuard(g.store, GuardOptions{Rules: set, Journal: g.journal, Replicas: func() int { return replicas }, Log: log})
+	opt.Journal, opt.Log = g.journal, log
+	g.Guard = NewGuard(g.store, opt)
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
 	done := make(chan struct{})
@@ -197,6 +225,14 @@ func (g *guarded) settle(t *testing.T, c *Call, output int64) {
 	t.Helper()
 	s := &Settlement{Call: c, Used: Cost{Requests: 1, Output: output}, Row: ledger.Row{ID: c.ID, Output: output}}
 	if err := g.Settle(context.Background(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// see lets the guard hear from the store how the caller's buckets stand.
+func (g *guarded) see(t *testing.T, who Subject) {
+	t.Helper()
+	if _, err := g.Peek(context.Background(), &who); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -246,7 +282,7 @@ func TestGuardDecidesAlone(t *testing.T) {
 		if n := g.serve(t, 100, 100); n != 10 {
 			t.Errorf("%d calls passed, want the 10 of the share of what was left", n)
 		}
-		if took := time.Since(start); took > 200*time.Millisecond {
+		if took := time.Since(start); took > 400*time.Millisecond {
 			t.Errorf("the calls waited %v for a store that hangs", took)
 		}
 		time.Sleep(time.Minute)
@@ -274,6 +310,39 @@ func TestGuardDecidesAlone(t *testing.T) {
 		}
 		if log := g.log.String(); strings.Count(log, "level=WARN") != 1 || strings.Count(log, "answers again") != 1 {
 			t.Errorf("log: %s", log)
+		}
+	})
+}
+
+// TestGuardUnseen: what one gateway has used up is not there again at others, which the store
+// has told nothing of it; they fill at their share. So does a gateway that starts in trouble.
+func TestGuardUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := []Rule{
+			{ID: "rpm", Scope: Key, Dim: Requests, Amount: 30, Per: Minute},
+			{ID: "usd", Scope: Org, Dim: Money, Amount: 1e9, Per: CalendarMonth},
+			{ID: "day", Scope: Key, Dim: Output, Amount: 1e6, Per: CalendarDay},
+		}
+		first := newGuarded(t, 3, rules...)
+		others := []*guarded{guardOver(t, first.store, first.opt.Rules, 3), guardOver(t, first.store, first.opt.Rules, 3)}
+		if n := first.serve(t, 1, 50); n != 30 {
+			t.Fatalf("%d calls passed, want all 30", n)
+		}
+		first.store.set(refusing)
+		for _, g := range append(others, first) {
+			if n := g.serve(t, 1, 50); n != 0 {
+				t.Errorf("%d calls passed beyond the limit", n)
+			}
+		}
+		time.Sleep(time.Minute)
+		for _, g := range append(others, first) {
+			if n := g.serve(t, 1, 50); n != 10 {
+				t.Errorf("%d calls passed after a minute, want the share of 10", n)
+			}
+		}
+		spend := &Call{ID: "spend", Who: Subject{Org: "acme"}, Want: Cost{Money: 3e6}}
+		if _, err := others[0].Reserve(context.Background(), spend); err != nil {
+			t.Errorf("a budget that was not seen has no grace: %v", err)
 		}
 	})
 }
@@ -328,6 +397,7 @@ func TestGuardLostReply(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGuarded(t, 1, rules...)
+				g.see(t, Subject{Org: "acme", Key: "k", Model: "m"})
 				g.store.set(losing)
 				c, err := g.ask(1000)
 				g.store.set(healthy)
@@ -386,6 +456,7 @@ func TestGuardPolicies(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c.rule.ID = "x"
 				g := newGuarded(t, c.replicas, c.rule)
+				g.see(t, Subject{Org: "acme", Key: "k", Model: "m"})
 				g.store.set(refusing)
 				var passed int
 				var err error
@@ -403,12 +474,122 @@ func TestGuardPolicies(t *testing.T) {
 				if passed < 20 && (errors.Is(err, ErrUnavailable) != (c.err != nil) || errors.As(err, &d) == (c.err != nil)) {
 					t.Errorf("error %v", err)
 				}
-				if d != nil && (d.Over[0].Rule.Amount != c.rule.Amount || d.TooLarge != (name == "a prompt over the limit")) {
+				if d != nil && (d.Over[0].Rule.Full() != shareOf(&c.rule, c.replicas, d.TooLarge) || d.TooLarge != (name == "a prompt over the limit")) {
 					t.Errorf("denial %+v of rule %+v", d, d.Over[0].Rule)
 				}
 			})
 		})
 	}
+}
+
+// shareOf is how much of a rule a denial tells of.
+func shareOf(r *Rule, replicas int, whole bool) int64 {
+	if whole {
+		return r.Full()
+	}
+	return max(r.Full()/int64(replicas), 1)
+}
+
+// TestGuardShowsShares: levels that are counted here say how much of the limit is here.
+func TestGuardShowsShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t, 3, tokensPerMinute, Rule{ID: "usd", Scope: Org, Dim: Money, Amount: 3e9, Per: CalendarMonth, Grace: 300})
+		who := Subject{Org: "acme", Key: "k", Model: "m"}
+		g.see(t, who)
+		g.store.set(refusing)
+		grant, err := g.Reserve(context.Background(), &Call{ID: "a", Who: who, Want: Cost{Output: 500, Money: 10}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peeked, err := g.Peek(context.Background(), &who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, levels := range [][]Level{grant.Levels, peeked} {
+			for _, l := range levels {
+				full, left, per := int64(2000), int64(1500), Minute
+				if l.Rule.ID == "usd" {
+					full, left, per = 100, 90, CalendarMonth
+				}
+				if l.Rule.Full() != full || l.Left != left || l.Rule.Per != per {
+					t.Errorf("%s: %d of %d, want %d of %d", l.Rule.ID, l.Left, l.Rule.Full(), left, full)
+				}
+			}
+		}
+	})
+}
+
+// TestGuardFullStore: a store that answers questions and can write nothing is in trouble
+// until it can, not now and then.
+func TestGuardFullStore(t *testing.T) {
+	for name, rule := range map[string]Rule{
+		"amounts": tokensPerMinute,
+		"places":  {ID: "par", Scope: Key, Dim: Streams, Amount: 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGuarded(t, 1, rule)
+				g.see(t, Subject{Org: "acme", Key: "k", Model: "m"})
+				g.store.set(crammed)
+				for range 120 {
+					c, err := g.ask(1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					g.settle(t, c, 1)
+					g.see(t, c.Who)
+					time.Sleep(250 * time.Millisecond)
+				}
+				if n := strings.Count(g.log.String(), "answers again"); n != 0 || !g.State().Trouble {
+					t.Errorf("it was back %d times within half a minute; %+v", n, g.State())
+				}
+				g.store.set(healthy)
+				time.Sleep(5 * time.Second)
+				if s := g.State(); s.Trouble || s.Journal.Pending > 0 || len(g.store.rows) != 120 {
+					t.Errorf("%d rows, %+v", len(g.store.rows), s)
+				}
+			})
+		})
+	}
+}
+
+// TestGuardBusyMachine: calls that miss their deadlines together, among many that do not, are
+// no trouble; a store that fails most calls is, and one that is asked seldom, too.
+func TestGuardBusyMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t, 1, Rule{ID: "rpm", Scope: Key, Dim: Requests, Amount: 1e6, Per: Minute})
+		ask := func(n int) {
+			t.Helper()
+			var all sync.WaitGroup
+			for range n {
+				c := &Call{ID: g.chargeID(), Who: Subject{Key: "k"}, Want: Cost{Requests: 1}}
+				all.Go(func() {
+					if _, err := g.Reserve(context.Background(), c); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		for range 20 {
+			ask(20)
+			g.store.mu.Lock()
+			g.store.misses = 8
+			g.store.mu.Unlock()
+			ask(8) // in a row
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s := g.State(); s.Trouble || g.log.Len() > 0 {
+			t.Errorf("%+v, log: %s", s, g.log)
+		}
+		time.Sleep(time.Minute)
+		g.store.set(refusing)
+		ask(1)
+		time.Sleep(time.Second)
+		if !g.State().Trouble {
+			t.Error("a store that fails is asked on")
+		}
+	})
 }
 
 // TestGuardBudgetsFailClosed: a budget that has nothing left at the store has no grace, and one
@@ -458,6 +639,7 @@ func TestGuardBudgetsFailClosed(t *testing.T) {
 func TestGuardSlowPrimary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuarded(t, 1, Rule{ID: "rpm", Scope: Key, Dim: Requests, Amount: 1e6, Per: Minute})
+		g.see(t, Subject{Key: "k"})
 		g.store.set(hanging)
 		var all sync.WaitGroup
 		var longest atomic.Int64
@@ -483,6 +665,40 @@ func TestGuardSlowPrimary(t *testing.T) {
 			t.Errorf("a store in trouble was asked %d times in 5 s", n)
 		}
 	})
+}
+
+// TestGuardSlow: a store as slow as the deadline allows is no trouble; one that is slower than
+// it should be is, and the log says so.
+func TestGuardSlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		deadline, slow time.Duration
+		trouble        bool
+	}{
+		"a longer deadline": {time.Second, 0, false},
+		"slower than asked": {time.Second, 200 * time.Millisecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				set, err := NewRules([]Rule{tokensPerMinute})
+				if err != nil {
+					t.Fatal(err)
+				}
+				g := guardWith(t, newFaultyStore(t, set), GuardOptions{Rules: set, Deadline: c.deadline, Slow: c.slow})
+				g.store.set(slow)
+				for range 4 {
+					if _, err := g.ask(1); err != nil {
+						t.Error(err)
+					}
+				}
+				if s := g.State(); s.Trouble != c.trouble {
+					t.Errorf("%+v", s)
+				}
+				if said := strings.Contains(g.log.String(), "it answered only after 300ms"); said != c.trouble {
+					t.Errorf("log: %s", g.log)
+				}
+			})
+		})
+	}
 }
 
 // TestGuardBoundsFlights: beyond the bound calls do not wait at all.

@@ -213,6 +213,7 @@ func (d *decoder) validateUpstreams(cfg *Config, kinds []string) {
 			d.failAt(at+".kind", "%q: %s", u.Kind, err)
 		}
 		d.validateBaseURL(at+".base_url", u.BaseURL)
+		d.validateHost(at+".base_url", u)
 		if u.Auth == "none" && u.APIKey.IsSet() {
 			d.failAt(at+".auth", `a key is given that auth = "none" would not send`)
 		}
@@ -283,6 +284,24 @@ func (d *decoder) validateBaseURL(path, base string) {
 		d.failAt(path, "give the parameters as query = { ... }, not in the URL")
 	case u.Fragment != "":
 		d.failAt(path, "a base URL has no #fragment")
+	}
+}
+
+// apiPaths are where OpenAI's API begins at hosts that do not have it at their root.
+var apiPaths = map[string]string{
+	"api.openai.com": "/v1", "api.anthropic.com": "/v1", "generativelanguage.googleapis.com": "/v1beta/openai",
+	"api.groq.com": "/openai/v1", "openrouter.ai": "/api/v1",
+}
+
+// validateHost knows of some hosts where their API begins. Other servers may have it at
+// their root; adapters for other protocols add the usual path themselves.
+func (d *decoder) validateHost(path string, u *Upstream) {
+	base, err := url.Parse(u.BaseURL)
+	if err != nil || u.Kind != "openai" {
+		return
+	}
+	if want, known := apiPaths[base.Hostname()]; known && strings.Trim(base.Path, "/") == "" {
+		d.failAt(path, "the API begins at https://%s%s there", base.Hostname(), want)
 	}
 }
 

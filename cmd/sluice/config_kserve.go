@@ -93,7 +93,7 @@ func (k *KServe) setDefaults() {
 }
 
 func (m *KServeModel) setDefaults() {
-	*m = KServeModel{Batch: 1, TemplateStops: []string{}, Think: "split", Inputs: []KServeInput{}, Outputs: []KServeOutput{}}
+	*m = KServeModel{Batch: 1, TemplateStops: []string{}, Think: defaultThink, Inputs: []KServeInput{}, Outputs: []KServeOutput{}}
 }
 
 func (i *KServeInput) setDefaults() {

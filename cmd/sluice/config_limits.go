@@ -191,6 +191,9 @@ func (d *decoder) validateLimits(cfg *Config) {
 		if l.Scope == "" {
 			d.failAt(at+".scope", "a scope is required: %s", oneOf(scopeNames()))
 		}
+		if l.Scope == "provider" && l.Hard {
+			d.failAt(at+".hard", "a budget of an upstream ends no answer: callers are held to their own; leave hard out, or give callers a hard budget")
+		}
 		d.validateOnly(at+".only", cfg, l)
 		d.validateCarried(at, cfg, &l.carried)
 	}
@@ -229,6 +232,9 @@ func (d *decoder) validateCarried(at string, cfg *Config, c *carried) {
 	for _, r := range given {
 		if c.Hard && r.dim != ratelimit.Money {
 			d.failAt(at+".hard", "only budgets (usd_per_day, usd_per_month) can be hard; %s is a rate, and never ends an answer", r.name)
+		}
+		if r.dim == ratelimit.Frames || r.dim == ratelimit.FrameBytes {
+			d.failAt(at+"."+r.name, "frames of video are counted nowhere yet, so this would limit nothing: leave it out")
 		}
 	}
 	d.validateGlobs(at+".models", c.Models)

@@ -16,7 +16,7 @@ type MII struct {
 	Deployment        string   `toml:"deployment" example:"\"mistralai/Mistral-7B-v0.1-mii-deployment\"" doc:"Name of the deployment in the path of the RESTful gateway."`
 	Template          string   `toml:"template" doc:"How conversations become prompts: chatml, llama2, llama3, mistral, alpaca, vicuna, raw, or the path of a file in the language of Go's text/template (docs/adapters.md)."`
 	TemplateStops     []string `toml:"template_stops" doc:"Marks that end a turn in a template of your own: nothing behind one is answered, and no message may contain one."`
-	EOS               []string `toml:"eos" doc:"What the model ends with, which the server shows in streams and which is cut off; [] is what the template's models are known for."`
+	EOS               []string `toml:"eos" doc:"What the model ends with, which the server shows in streams and which is cut off; [] is what the models of all built-in templates are known for."`
 	Think             string   `toml:"think" oneof:"off,split,begun" doc:"Whether <think> blocks are told apart as reasoning; begun: the template opens the block"`
 	MaxNewTokens      int      `toml:"max_new_tokens" min:"1" doc:"Bound on an answer where the caller sets none ..."`
 	MaxNewTokensLimit int      `toml:"max_new_tokens_limit" min:"1" doc:"... and on what a caller may ask for. An answer whose caller has gone is generated up to its bound."`
@@ -30,9 +30,19 @@ type MII struct {
 
 func (m *MII) setDefaults() {
 	*m = MII{
-		Transport: "grpc", Generation: "current", Template: "chatml", TemplateStops: []string{}, EOS: []string{}, Think: "off",
+		Transport: "grpc", Generation: "current", Template: "chatml", TemplateStops: []string{}, EOS: []string{}, Think: defaultThink,
 		MaxNewTokens: 1024, MaxNewTokensLimit: 4096, Temperature: 1, TopP: 1, MaxPrompt: 128 * kib, MaxCalls: 256,
 	}
+}
+
+// endMarks are what is cut off the end of streams. The template says how conversations are
+// written, and not what the model behind them ends with: legacy completions have no use of
+// it, and its default is one for many models.
+func (m *MII) endMarks() []string {
+	if len(m.EOS) > 0 {
+		return m.EOS
+	}
+	return knownEOS()
 }
 
 // validateMII checks what an upstream of kind "mii" needs, and reads its template.

@@ -6,7 +6,7 @@ type OpenAI struct {
 	EOS   []string `toml:"eos" doc:"With profile = \"mii\": what the model ends with, which the server shows in streams and which is cut off; [] is what models are known for."`
 }
 
-func (o *OpenAI) setDefaults() { *o = OpenAI{Think: "off", EOS: []string{}} }
+func (o *OpenAI) setDefaults() { *o = OpenAI{Think: defaultThink, EOS: []string{}} }
 
 // validateOpenAI refuses what would have no effect.
 func (d *decoder) validateOpenAI(at string, u *Upstream) {

@@ -24,6 +24,7 @@ type Redis struct {
 	TLSCA        string   `toml:"tls_ca" doc:"Certificates in PEM that the server's must descend from; \"\" is the system's."`
 	Prefix       string   `toml:"prefix" doc:"What the names of all keys begin with; the same at all gateways that share limits."`
 	Timeout      Duration `toml:"timeout" min:"1ms" max:"10s" doc:"One question to Redis. A slower one is trouble: see on_trouble."`
+	Gateways     int      `toml:"gateways" min:"1" max:"10000" doc:"How many gateways share the limits, at least: in trouble each has that part of them. More are counted in Redis."`
 	PoolSize     int      `toml:"pool_size" min:"0" max:"10000" doc:"Connections to each server; 0 is ten for each processor."`
 
 	roots *x509.CertPool // of TLSCA
@@ -37,7 +38,7 @@ type Data struct {
 func (r *Redis) setDefaults() {
 	*r = Redis{
 		URL: newSecret(""), Addresses: []string{}, Password: newSecret(""), SentinelPass: newSecret(""),
-		Prefix: "sluice:", Timeout: 50 * ms,
+		Prefix: "sluice:", Timeout: 50 * ms, Gateways: 1,
 	}
 }
 

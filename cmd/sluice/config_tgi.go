@@ -18,7 +18,9 @@ type TGI struct {
 	template *kit.Template // what Template names, once validated
 }
 
-func (g *TGI) setDefaults() { *g = TGI{Template: "chatml", TemplateStops: []string{}, Think: "split"} }
+func (g *TGI) setDefaults() {
+	*g = TGI{Template: "chatml", TemplateStops: []string{}, Think: defaultThink}
+}
 
 // validateTGI reads the template of an upstream of kind "tgi".
 func (d *decoder) validateTGI(at string, u *Upstream) {
@@ -42,6 +44,10 @@ func (d *decoder) chatTemplate(path, name string, stops []string) *kit.Template 
 	}
 	return t
 }
+
+// defaultThink is one for all kinds: what callers find in content must not depend on the
+// protocol that their model is reached by.
+const defaultThink = "split"
 
 // thinkOf is nil when thoughts stay in the text.
 func thinkOf(how string) *kit.Think {

@@ -354,7 +354,7 @@ func TestLimitHardBudget(t *testing.T) {
 	}
 	line := g.accessLine(t, model)
 	out, _ := strconv.Atoi(line["out"])
-	if line["end"] != "budget_exhausted" || line["limit"] != "hard" || out < 1024 || out > 1500+512 {
+	if line["end"] != "budget_exhausted" || line["limit"] != "hard" || out < 1024 || out > 1500*5/2 { // a delta of the wall is up to 2.5 estimated tokens
 		t.Errorf("%v", line)
 	}
 	if q := awaitCall(t, w, "long", func(q wall.Request) bool { return q.End != wall.Running }); q.Tokens > 50_000 {

@@ -133,7 +133,7 @@ func TestMII(t *testing.T) {
 	python := pythonWith(t, "mii", "testdata/mii/requirements.txt")
 	t.Parallel()
 	m := startMII(t, python, "testdata/mii/server.py", "1.5")
-	g := boot(t, overMII(m.grpc, "[upstreams.mii]\nmax_new_tokens = 100\nmax_prompt = \"2KiB\"\neos = [\"</s>\"]\n"))
+	g := boot(t, overMII(m.grpc, "[upstreams.mii]\nmax_new_tokens = 100\nmax_prompt = \"2KiB\"\n"))
 	c := sdkOf(g)
 	t.Run("streamed", func(t *testing.T) {
 		got, err := sdkStream(t, c, miiChat(""))
@@ -329,6 +329,35 @@ func TestMIIWrongServer(t *testing.T) {
 	g = boot(t, overMII(own, "[upstreams.mii]\ntransport = \"rest\"\ndeployment = \"org/m\"\n"))
 	if a := g.chat(t, "mistral", ""); a.status != http.StatusBadGateway || !strings.Contains(readError(t, a.body).Message, `deployment \"org/m\"`) && !strings.Contains(readError(t, a.body).Message, `deployment "org/m"`) {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// Whatever template is configured, the marks that models are known to end with are cut
+// off, unless the configuration lists its own.
+func TestMIIEndMarks(t *testing.T) {
+	for _, c := range []struct {
+		members string
+		has, no []string
+	}{
+		{"", []string{"</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>"}, []string{"", "### Instruction:"}},
+		{"template = \"alpaca\"\n", []string{"</s>", "<|im_end|>"}, []string{"", "### Instruction:"}},
+		{"eos = [\"<END>\"]\n", []string{"<END>"}, []string{"</s>", "<|im_end|>"}},
+	} {
+		config, _, err := loadText(t, "[[upstreams]]\nname = \"u\"\nkind = \"mii\"\nbase_url = \"http://127.0.0.1:50050\"\nmodels = [\"m\"]\n[upstreams.mii]\n"+c.members, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marks := config.Upstreams[0].MII.endMarks()
+		for _, mark := range c.has {
+			if !slices.Contains(marks, mark) {
+				t.Errorf("%q: %q lack %q", c.members, marks, mark)
+			}
+		}
+		for _, mark := range c.no {
+			if slices.Contains(marks, mark) {
+				t.Errorf("%q: %q have %q", c.members, marks, mark)
+			}
+		}
 	}
 }
 

@@ -201,11 +201,11 @@ func TestOllamaImages(t *testing.T) {
 	f, c, _ := bootOllama(t)
 	req := chatOf("tools")
 	req.Messages[0] = openai.ChatCompletionMessage{Role: "user", MultiContent: []openai.ChatMessagePart{
-		{Type: "text", Text: "What?"}, {Type: "image_url", ImageURL: &openai.ChatMessageImageURL{URL: "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte("PNG!"))}}}}
+		{Type: "text", Text: "What?"}, {Type: "image_url", ImageURL: &openai.ChatMessageImageURL{URL: "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte("\x89PNG\r\n\x1a\n"))}}}}
 	if _, err := sdkStream(t, c, req); err != nil {
 		t.Fatal(err)
 	}
-	if sent := string((<-f.asked)["messages"]); sent != `[{"role":"user","content":"What?","images":["UE5HIQ=="]}]` {
+	if sent := string((<-f.asked)["messages"]); sent != `[{"role":"user","content":"What?","images":["iVBORw0KGgo="]}]` {
 		t.Errorf("sent %s", sent)
 	}
 	req.Messages[0].MultiContent[1].ImageURL.URL = "http://127.0.0.1/x.png"

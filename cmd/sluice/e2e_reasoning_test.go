@@ -95,7 +95,7 @@ func TestReasoning(t *testing.T) {
 	t.Cleanup(srv.Close)
 	config := "[demo]\nenabled = false\n"
 	for kind, own := range map[string]string{
-		"split": "kind = \"openai\"\nbase_url = %q\n%s\n[upstreams.openai]\nthink = \"split\"\n",
+		"split": "kind = \"openai\"\nbase_url = %q\n%s\n", // which is the default
 		"named": "kind = \"openai\"\nbase_url = %q\n%s\n", "native": "kind = \"ollama\"\nbase_url = %q\n%s\n",
 	} {
 		base := srv.URL

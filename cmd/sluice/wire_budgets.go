@@ -15,10 +15,11 @@ import (
 )
 
 // budgetClock is the clock of an embedded limiter that begins with what was spent before
-// the process started. It does not follow steps of the machine's clock.
+// the process started: the wall's, with its steps.
 type budgetClock struct {
-	start time.Time                 // as it began, on the wall ...
-	began time.Time                 // ... and for how long it runs
+	start time.Time                 // as it began ...
+	began time.Time                 // ... and when that was, on the wall
+	wall  func() time.Time          // nil: the machine's
 	then  atomic.Pointer[time.Time] // while the past is gone through
 }
 
@@ -26,7 +27,11 @@ func (c *budgetClock) now() time.Time {
 	if t := c.then.Load(); t != nil {
 		return *t
 	}
-	return c.start.Add(time.Since(c.began))
+	wall := time.Now
+	if c.wall != nil {
+		wall = c.wall
+	}
+	return c.start.Add(wall().Round(0).Sub(c.began.Round(0))) // without the monotonic readings
 }
 
 // hasBudgets tells whether any limit counts money.
@@ -37,7 +42,8 @@ func hasBudgets(c *Config) bool {
 }
 
 // respend takes from the budgets what this month's records say was spent, day by day, as
-// if it were spent now. Budgets of client addresses begin anew: records do not name them.
+// if it were spent now, also of those that have nothing left. Budgets of client addresses
+// begin anew: records do not name them.
 func respend(ctx context.Context, c *Config, book handlers.Ledger, limiter ratelimit.Limiter, clock *budgetClock, log *slog.Logger) error {
 	now := clock.start.UTC()
 	sums, err := book.Usage(ctx, ledger.Query{
@@ -57,12 +63,11 @@ func respend(ctx context.Context, c *Config, book handlers.Ledger, limiter ratel
 		s := &sums[i]
 		clock.then.Store(&s.From)
 		call := &ratelimit.Call{
-			ID:   "spent-before-" + strconv.Itoa(i),
-			Who:  ratelimit.Subject{Org: s.Org, Team: s.Team, User: s.User, Key: s.Key, Model: s.Model, Rules: own[s.Key]},
-			Want: ratelimit.Cost{Money: 1},
+			ID:  "spent-before-" + strconv.Itoa(i),
+			Who: ratelimit.Subject{Org: s.Org, Team: s.Team, User: s.User, Key: s.Key, Model: s.Model, Rules: own[s.Key]},
 		}
-		if _, err := limiter.Reserve(ctx, call); err != nil {
-			continue // that budget has nothing left as it is
+		if _, err := limiter.Reserve(ctx, call); err != nil { // not for want of money: it asks for none
+			return err
 		}
 		if err := limiter.Settle(ctx, &ratelimit.Settlement{Call: call, Used: ratelimit.Cost{Money: s.Money}}); err != nil {
 			return err

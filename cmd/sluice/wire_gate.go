@@ -70,11 +70,18 @@ func (u *upstreamLimits) Acquire(ctx context.Context, try *router.Try) (func(rou
 // releaseTime bounds how long the settlement of an attempt may take.
 const releaseTime = 5 * time.Second
 
-// overUpstream says in the words of the router that an upstream may not be asked now.
+// overUpstream says in the words of the router that an upstream may not be asked now. A
+// prompt that the upstream's limit never lets through names no time to wait for, so that
+// the refusal of any other target goes before it.
 func overUpstream(err error) error {
+	d := new(ratelimit.Denied)
+	if errors.As(err, &d) && d.TooLarge {
+		return &providers.Error{Kind: providers.BadRequest, Code: "request_too_large", Err: err,
+			Message: "The prompt alone is larger than the limits of this model's upstreams ever let through at once. Make it smaller."}
+	}
 	e := &providers.Error{Kind: providers.RateLimited, Code: "upstream_limit_reached", RetryAfter: time.Second, Err: err,
 		Message: "The upstreams of this model have been asked as much as they may be. Try again soon."}
-	if d := new(ratelimit.Denied); errors.As(err, &d) && d.RetryAfter > 0 {
+	if d.RetryAfter > 0 {
 		e.RetryAfter = d.RetryAfter
 	} else if errors.Is(err, ratelimit.ErrUnavailable) {
 		e.Kind, e.Code = providers.Overloaded, "quota_unavailable"

@@ -195,8 +195,12 @@ func (t timed) took(what string, since time.Time, err *error) {
 	t.obs.StoreTook(what, time.Since(since), *err)
 }
 
-// journalDir is where settlements wait for Redis, below data.dir.
-const journalDir = "settlements"
+const (
+	// journalDir is where settlements wait for Redis, below data.dir.
+	journalDir = "settlements"
+	// gatewaysFile is where the number of gateways is remembered, below data.dir.
+	gatewaysFile = "gateways"
+)
 
 func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) error {
 	r := &c.Redis
@@ -204,9 +208,9 @@ func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) err
 	q.onClose("the connections to Redis", log, client.Close)
 	b := ledger.NewRedis(client, r.Prefix, ledger.Retention{})
 	q.onClose("the usage records", log, b.Close)
-	dir := ""
+	dir, file := "", ""
 	if c.Data.Dir != "" {
-		dir = filepath.Join(c.Data.Dir, journalDir)
+		dir, file = filepath.Join(c.Data.Dir, journalDir), filepath.Join(c.Data.Dir, gatewaysFile)
 	}
 	journal, err := ratelimit.OpenJournal(ratelimit.JournalOptions{Dir: dir, Log: log})
 	if err != nil {
@@ -215,8 +219,12 @@ func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) err
 	q.onClose("the journal of settlements", log, journal.Close)
 	primary := ratelimit.NewRedis(client, ratelimit.RedisOptions{Rules: q.rules, Prefix: r.Prefix, Timeout: r.Timeout.Std(), Log: log})
 	q.onClose("the limits in Redis", log, primary.Close)
+	replicas := ratelimit.NewReplicas(ratelimit.ReplicasOptions{
+		Seen: func() int { return primary.State().Replicas }, Least: r.Gateways, File: file, Log: log,
+	})
+	q.run(replicas.Run)
 	guard := ratelimit.NewGuard(timed{primary, o, b}, ratelimit.GuardOptions{
-		Rules: q.rules, Journal: journal, Replicas: func() int { return primary.State().Replicas }, Deadline: r.Timeout.Std(), Log: log,
+		Rules: q.rules, Journal: journal, Replicas: replicas.Count, Deadline: r.Timeout.Std(), Log: log,
 	})
 	q.run(guard.Run)
 	q.handlers.Limiter, q.handlers.Ledger = guard, b

@@ -12,13 +12,10 @@ func newMII(c *Config, u *Upstream, version string) adapter {
 	m := &u.MII
 	o := mii.Options{
 		Upstream: withKey(newUpstream(c, u, version), u), Generation: generations[m.Generation],
-		REST: m.Transport == "rest", Deployment: m.Deployment, Template: m.template, EOS: m.EOS,
+		REST: m.Transport == "rest", Deployment: m.Deployment, Template: m.template, EOS: m.endMarks(),
 		MaxNewTokens: m.MaxNewTokens, MaxNewTokensLimit: m.MaxNewTokensLimit, Temperature: m.Temperature, TopP: m.TopP,
 		MaxPrompt: int(m.MaxPrompt), MaxCalls: m.MaxCalls, Drop: u.Unsupported == "drop",
 		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
-	}
-	if len(o.EOS) == 0 {
-		o.EOS = m.template.EOS
 	}
 	if m.Think != "off" {
 		o.Think = &kit.Think{Begun: m.Think == "begun"}

@@ -23,8 +23,8 @@ func newOpenAI(c *Config, u *Upstream, version string) adapter {
 	return openai.New(o)
 }
 
-// knownEOS are the marks by which models of the built-in chat templates end a turn. The
-// server has a template of its own, which it does not tell.
+// knownEOS are the marks by which models of the built-in chat templates end a turn. Which
+// model a server has is not known before it is asked, and its template may be its own.
 func knownEOS() (all []string) {
 	for _, name := range kit.BuiltIn() {
 		if t, err := kit.NamedTemplate(name); err == nil {

@@ -83,9 +83,10 @@ func (s *chunks) endThought(dst []byte, c *choice, ev *streaming.Event) []byte {
 
 // presentRaw returns what goes out of a payload that came in the client's dialect, and
 // adds what goes out before it. Only reasoning is looked for, and the first text behind
-// it, for a payload may hold the end of the one and the beginning of the other.
+// it, for a payload may hold the end of the one and the beginning of the other, and
+// calls, which some servers send together with what was thought before them.
 func (s *chunks) presentRaw(dst []byte, c *choice, ev *streaming.Event) (_, raw []byte) {
-	mixed := ev.Kind == streaming.Text && !c.answering && bytes.Contains(ev.Raw, reasoningKey)
+	mixed := (ev.Kind == streaming.ToolCall || ev.Kind == streaming.Text && !c.answering) && bytes.Contains(ev.Raw, reasoningKey)
 	if ev.Kind == streaming.Reasoning || mixed {
 		if raw := s.presentChunk(c, ev); raw != nil {
 			c.answering = false
@@ -116,7 +117,7 @@ func (s *chunks) presentChunk(c *choice, ev *streaming.Event) []byte {
 		if !c.thinking {
 			begin = thoughtOpen
 		}
-		if c.thinking = ev.Stop == "" && len(m.content) <= len(`""`); !c.thinking {
+		if c.thinking = ev.Kind != streaming.ToolCall && ev.Stop == "" && len(m.content) <= len(`""`); !c.thinking {
 			end = thoughtClose
 		}
 		delta = m.inline(begin, end)

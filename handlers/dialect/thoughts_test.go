@@ -99,7 +99,11 @@ func TestThoughtsRaw(t *testing.T) {
 		return ev
 	}
 	piece := func(k streaming.Kind, delta string) streaming.Event { return chunk(k, "null", delta) }
-	const first = `{"role":"assistant","content":""}`
+	const (
+		first = `{"role":"assistant","content":""}`
+		call  = `"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":"{\"reasoning_content\":"}}]`
+		more  = `"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]`
+	)
 	answer := []streaming.Event{
 		piece(streaming.Lifecycle, first), piece(streaming.Reasoning, `{"reasoning":"a\ud83d","reasoning_content":"a\ud83d","x":1}`),
 		piece(streaming.Reasoning, `{"content":null,"reasoning_content":"b"}`), piece(streaming.Lifecycle, `{}`),
@@ -118,7 +122,15 @@ func TestThoughtsRaw(t *testing.T) {
 			[]string{`{"role":"assistant","content":"<think>\na"}`, `{"content":"b\n</think>\n\nc"}`, `{} stop`}},
 		"with the finish": {ReasoningInline, []streaming.Event{chunk(streaming.Reasoning, `"length"`, `{"role":"assistant","reasoning_content":"a"}`)}, []string{`{"role":"assistant","content":"<think>\na\n</think>\n\n"} length`}},
 		"no text behind":  {ReasoningInline, []streaming.Event{piece(streaming.Reasoning, `{"role":"assistant","reasoning_content":"a"}`), chunk(streaming.Stop, `"stop"`, `{}`)}, []string{`{"role":"assistant","content":"<think>\na"}`, `{"content":"\n</think>\n\n"}`, `{} stop`}},
-		"typed behind":    {ReasoningInline, []streaming.Event{answer[0], answer[1], text(0, "b"), stop(0, "stop")}, []string{first, `{"content":"<think>\na\ud83d","x":1}`, `{"content":"\n</think>\n\n"}`, `{"content":"b"}`, `{} stop`}},
+		"beside a call": {ReasoningInline, []streaming.Event{piece(streaming.Reasoning, `{"role":"assistant","reasoning_content":"a"}`), piece(streaming.ToolCall, `{"reasoning_content":"b",`+call+`}`), piece(streaming.ToolCall, `{`+more+`}`), chunk(streaming.Stop, `"tool_calls"`, `{}`)},
+			[]string{`{"role":"assistant","content":"<think>\na"}`, `{"content":"b\n</think>\n\n",` + call + `}`, `{` + more + `}`, `{} tool_calls`}},
+		"beside a call alone": {ReasoningInline, []streaming.Event{chunk(streaming.ToolCall, `"tool_calls"`, `{"role":"assistant","content":null,`+call+`,"reasoning_content":"b"}`)},
+			[]string{`{"role":"assistant","content":"<think>\nb\n</think>\n\n",` + call + `} tool_calls`}},
+		"beside a call, both": {ReasoningBoth, []streaming.Event{piece(streaming.ToolCall, `{"role":"assistant","reasoning_content":"b",`+call+`}`), chunk(streaming.Stop, `"tool_calls"`, `{}`)},
+			[]string{`{"role":"assistant","reasoning_content":"b","reasoning":"b",` + call + `}`, `{} tool_calls`}},
+		"a second block": {ReasoningInline, []streaming.Event{piece(streaming.Text, `{"role":"assistant","content":"x"}`), piece(streaming.Reasoning, `{"reasoning_content":"a"}`), piece(streaming.Text, `{"content":"c","reasoning_content":"b"}`), chunk(streaming.Stop, `"stop"`, `{}`)},
+			[]string{`{"role":"assistant","content":"x"}`, `{"content":"<think>\na"}`, `{"content":"b\n</think>\n\nc"}`, `{} stop`}},
+		"typed behind": {ReasoningInline, []streaming.Event{answer[0], answer[1], text(0, "b"), stop(0, "stop")}, []string{first, `{"content":"<think>\na\ud83d","x":1}`, `{"content":"\n</think>\n\n"}`, `{"content":"b"}`, `{} stop`}},
 	} {
 		out := run(t, NewChat(streaming.SSEFraming, options()), append([]streaming.Event{shown(c.how)}, c.in...), nil)
 		if got, want := deltas(t, out), strings.Join(c.want, "\n"); got != want {

@@ -83,6 +83,8 @@ var refusals = []providertest.Refusal{
 	refusal(402, "billing_error", "no credit", providers.Error{Kind: providers.RateLimited, Code: insufficientQuota}),
 	refusal(403, "permission_error", "not this model", providers.Error{Kind: providers.UpstreamCredential}),
 	refusal(404, "not_found_error", "model: claude-0", providers.Error{Kind: providers.Passed, Code: modelNotFound}),
+	{Name: "no such route", Status: 404, Body: `{"type":"error","error":{"type":"not_found_error","message":"Not Found"}}`, Want: providers.Error{Kind: providers.Protocol, Status: 404, Message: "Messages API to /messages was expected"}},
+	{Name: "another API's 403", Status: 403, Body: `{"error":{"message":"no"}}`, Want: providers.Error{Kind: providers.Protocol, Status: 403}},
 	refusal(409, "conflict_error", "busy", providers.Error{Kind: providers.Passed}),
 	refusal(413, "request_too_large", "32 MB", providers.Error{Kind: providers.Passed}),
 	refusal(500, "api_error", "Internal server error", providers.Error{Kind: providers.UpstreamFailed}),
@@ -105,7 +107,7 @@ var refusals = []providertest.Refusal{
 		Want: providers.Error{Kind: providers.Overloaded, Code: "cmek_unavailable", Message: "key service"},
 	},
 	{Name: "502 of a proxy", Status: 502, Type: "text/html", Body: "<html>Bad gateway</html>", Want: providers.Error{Kind: providers.UpstreamFailed, Status: 502}},
-	{Name: "403 of a proxy", Status: 403, Type: "text/plain", Body: "blocked", Want: providers.Error{Kind: providers.Passed, Status: 403, Message: "blocked"}},
+	{Name: "403 of a proxy", Status: 403, Type: "text/plain", Body: "blocked", Want: providers.Error{Kind: providers.Protocol, Status: 403, Message: "(blocked)"}},
 	{Name: "408", Status: 408, Body: `{}`, Want: providers.Error{Kind: providers.Passed, Status: 408}},
 	{Name: "302", Status: 302, Body: ``, Want: providers.Error{Kind: providers.Protocol, Status: 302, Message: "base_url"}},
 }

@@ -42,14 +42,14 @@ const (
 )
 
 // refusal turns an answer with an error status into an *Error.
-func (p *Provider) refusal(resp *upstream.Answer) *providers.Error {
+func (p *Provider) refusal(path string, resp *upstream.Answer) *providers.Error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	w := upstream.ReadWords(text)
 	form := upstream.FormOf(text, w)
 	if form == upstream.Enveloped && !isOwn(text) {
 		form = upstream.Loose
 	}
-	if e := upstream.Stranger(p.name, api, messagesPath, resp.Status, form, w); e != nil {
+	if e := upstream.Stranger(p.name, api, path, resp.Status, form, w); e != nil {
 		return e
 	}
 	e := upstream.RefusalOf(p.name, resp, w)

@@ -13,7 +13,7 @@ import (
 
 // Models asks the upstream which models it has; those that it calls retired are left out.
 func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
-	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal(a) }}
+	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal("/models", a) }}
 	return pages.Models(ctx)
 }
 

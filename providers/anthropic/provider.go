@@ -142,7 +142,7 @@ func (t target) open(ctx context.Context, req *providers.Request) (*request, *up
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &upstream.Request{Method: http.MethodPost, Path: "/messages", ContentType: "application/json", Accept: "application/json", Body: body}
+	r := &upstream.Request{Method: http.MethodPost, Path: messagesPath, ContentType: "application/json", Accept: "application/json", Body: body}
 	if req.Stream {
 		r.Accept = "text/event-stream, application/json"
 	}
@@ -154,7 +154,7 @@ func (t target) open(ctx context.Context, req *providers.Request) (*request, *up
 // serve again.
 func (t target) answer(a *request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	if resp.Status != http.StatusOK {
-		yield(nil, t.refusal(resp))
+		yield(nil, t.refusal(messagesPath, resp))
 		return true
 	}
 	if resp.IsType("text/html") {
@@ -169,6 +169,9 @@ func (t target) answer(a *request, resp *upstream.Answer, prog *streaming.Progre
 	}
 	return t.relayWhole(a, resp.Body, prog, yield)
 }
+
+// messagesPath is where the API is asked.
+const messagesPath = "/messages"
 
 // droppedHeader names the parameters that the upstream was not sent.
 const droppedHeader = "X-Sluice-Dropped-Params"

@@ -2,6 +2,8 @@ package anthropic
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -32,6 +34,7 @@ type reader struct {
 	counts    counts
 	stop      string // of OpenAI's; "" while the answer runs
 	begun     bool
+	odd       bool // JSON has come that is no event of this API
 	done      bool
 	malformed int   // in a row
 	size      int   // bytes of content
@@ -95,8 +98,16 @@ func (r *reader) end(err error, yield yielder) {
 		r.batch.Add(streaming.Event{Kind: streaming.Usage, Usage: r.counts.usage()})
 	}
 	if batch := r.batch.Events(); len(batch) == 0 || yield(batch, nil) {
-		yield(nil, r.ended(err))
+		yield(nil, r.cut(err))
 	}
+}
+
+// cut is the error for a body that ended early; another server's does so from the start.
+func (r *reader) cut(err error) *providers.Error {
+	if errors.Is(err, io.EOF) && !r.begun && r.odd {
+		return r.protocolError("events that are none of it")
+	}
+	return r.ended(err)
 }
 
 // read turns frames into a batch; the error stands behind the events before it.
@@ -116,6 +127,7 @@ func (r *reader) one(b []byte) error {
 		return nil
 	}
 	if !e.scan(b) {
+		r.odd = r.odd || json.Valid(b)
 		return r.broken()
 	}
 	switch string(e.kind.Of(b)) {

@@ -92,7 +92,9 @@ var refusals = []providertest.Refusal{
 	refusal(504, "DEADLINE_EXCEEDED", "too slow", "", providers.Error{Kind: providers.UpstreamFailed}),
 	{Name: "in a list", Status: 503, Body: "[{\n\"error\":{\"code\":503,\"message\":\"overloaded\",\"status\":\"UNAVAILABLE\"}}\n]\n", Want: providers.Error{Kind: providers.Overloaded, Status: 503, Message: "overloaded", Type: "UNAVAILABLE"}},
 	{Name: "HTML", Status: 502, Type: "text/html", Body: "<html>Error 502</html>", Want: providers.Error{Kind: providers.UpstreamFailed, Status: 502}},
-	{Name: "plain text", Status: 404, Type: "text/plain", Body: "not here", Want: providers.Error{Kind: providers.Passed, Status: 404, Message: "not here"}},
+	{Name: "plain text", Status: 404, Type: "text/plain", Body: "not here", Want: providers.Error{Kind: providers.Protocol, Status: 404, Message: "the Gemini API to /models/"}},
+	refusal(404, "", "Method not found.", "", providers.Error{Kind: providers.Protocol}),
+	{Name: "too large for a proxy", Status: 413, Type: "text/html", Body: "<html>413</html>", Want: providers.Error{Kind: providers.Passed, Status: 413}},
 	{Name: "302", Status: 302, Want: providers.Error{Kind: providers.Protocol, Status: 302, Message: "base_url"}},
 }
 

@@ -99,7 +99,7 @@ func (t target) embedSome(ctx context.Context, list []embedding) (vectors [][]by
 	read := false
 	defer func() { resp.Close(read) }()
 	if resp.Status != http.StatusOK {
-		return nil, t.refusal(resp)
+		return nil, t.refusal(t.path("batchEmbedContents"), resp)
 	}
 	text, err := t.readAll(resp.Body)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // Models asks the upstream which models it has that answer or embed.
 func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
-	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal(a) }}
+	pages := upstream.Pages{Client: p.up, Path: modelsBehind, Read: parseModels, Refusal: func(a *upstream.Answer) error { return p.refusal("/models", a) }}
 	return pages.Models(ctx)
 }
 

@@ -157,19 +157,27 @@ func (t target) open(ctx context.Context, req *providers.Request) (*request, *up
 	if err != nil {
 		return nil, nil, err
 	}
-	send := &upstream.Request{Method: http.MethodPost, Path: t.path("generateContent"), ContentType: "application/json", Accept: "application/json", Body: body}
+	send := &upstream.Request{Method: http.MethodPost, Path: t.path(method(req)), ContentType: "application/json", Accept: "application/json", Body: body}
 	if req.Stream {
-		send.Path, send.Accept = t.path("streamGenerateContent")+"?alt=sse", "text/event-stream, application/json"
+		send.Path, send.Accept = send.Path+"?alt=sse", "text/event-stream, application/json"
 	}
 	resp, err := t.up.Do(ctx, send)
 	return r, resp, err
+}
+
+// method is what answers a request.
+func method(req *providers.Request) string {
+	if req.Stream {
+		return "streamGenerateContent"
+	}
+	return "generateContent"
 }
 
 // answer reports whether the answer came to its true end, so that its connection can
 // serve again.
 func (t target) answer(r *request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	if resp.Status != http.StatusOK {
-		yield(nil, t.refusal(resp))
+		yield(nil, t.refusal(t.path(method(r.req)), resp))
 		return true
 	}
 	if resp.IsType("text/html") {

@@ -36,7 +36,8 @@ type reader struct {
 	choices   []choice
 	blocked   bool // the prompt was
 	counts    counts
-	malformed int // in a row
+	malformed int  // in a row
+	odd       bool // JSON has come that is no part of an answer
 }
 
 // choice is how far one candidate has come.
@@ -89,6 +90,8 @@ func (r *reader) end(err error, bare []byte, yield yielder) bool {
 	switch {
 	case len(bare) > 0:
 		fault = r.bareError(bare)
+	case errors.Is(err, io.EOF) && !r.known && r.odd:
+		fault = r.protocolError("events that are no part of one")
 	case errors.Is(err, io.EOF):
 		fault = r.finish()
 	}
@@ -117,6 +120,7 @@ func (r *reader) read(frames []streaming.Frame) ([]streaming.Event, error) {
 func (r *reader) payload(b []byte) error {
 	k := &r.chunk
 	if !k.scan(b) {
+		r.odd = r.odd || json.Valid(b)
 		r.progress.AddMalformed()
 		if r.malformed++; r.malformed < maxMalformed {
 			return nil

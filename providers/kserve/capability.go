@@ -35,6 +35,9 @@ func (m *Model) capabilities() providers.Capabilities {
 	set(providers.Vision, images)
 	set(providers.CompletionsRoute, !images)
 	set(providers.EmbeddingsRoute, m.output(AsEmbedding) != nil)
+	if m.Decoupled {
+		can.No |= providers.Tensors // one answer cannot hold what it gives
+	}
 	can.Model = can.No
 	set(providers.Audio|providers.Files, false)
 	set(providers.Choices, false)

@@ -21,13 +21,15 @@ func TestCapabilitiesOfSchemas(t *testing.T) {
 		"text": {&Model{Template: template, Inputs: []Input{{Source: FromText}, {Source: FromParam, Param: "logprobs"}}, Outputs: []Output{{Meaning: AsText}}},
 			providers.ChatRoute | providers.CompletionsRoute | providers.Prefill | providers.Logprobs,
 			providers.EmbeddingsRoute | providers.Vision | providers.JSONObject | providers.ToolMessages | providers.Choices | providers.Audio},
+		"text, any number of times": {&Model{Decoupled: true, Inputs: []Input{{Source: FromText}}, Outputs: []Output{{Meaning: AsText}}},
+			providers.ChatRoute, providers.Tensors},
 	} {
 		p := &Provider{models: map[string]*Model{}}
 		if c.model != nil {
 			p.models["m"] = c.model
 		}
 		can := p.Target("m").(target).Capabilities(t.Context(), 0)
-		if !can.Yes.Has(c.yes|providers.Tensors) || !can.No.Has(c.no|providers.ResponsesRoute) || can.Yes&can.No != 0 || c.model == nil && can.Yes != c.yes {
+		if !can.Yes.Has(c.yes|providers.Tensors&^c.no) || !can.No.Has(c.no|providers.ResponsesRoute) || can.Yes&can.No != 0 || c.model == nil && can.Yes != c.yes {
 			t.Errorf("%s: yes %s, no %s", name, can.Yes, can.No)
 		}
 	}

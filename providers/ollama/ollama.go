@@ -120,6 +120,7 @@ func (t target) answer(req *providers.Request, a *request, resp *upstream.Answer
 		yield(nil, t.notOllama(a.path, "an answer of type "+resp.Header.Get("Content-Type")))
 		return false
 	}
+	a.came = resp.Header.Get("Content-Type")
 	if !yield([]streaming.Event{t.meta(req, a)}, nil) {
 		return false
 	}

@@ -14,6 +14,7 @@ const kind = "ollama"
 // request is one request as Ollama gets it.
 type request struct {
 	path    string
+	came    string // the type of the answer
 	asked   *ask.Params
 	members []member
 	options []member

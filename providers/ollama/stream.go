@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 
 	"sluice/providers"
 	"sluice/providers/kit/deltas"
@@ -23,8 +24,9 @@ type reader struct {
 	batch    deltas.Batch
 	line     line
 
-	calls     int // told so far
-	malformed int // in a row
+	begun     bool // some line was Ollama's
+	calls     int  // told so far
+	malformed int  // in a row
 	done      bool
 }
 
@@ -95,7 +97,7 @@ func (r *reader) one(b []byte) error {
 		}
 		return nil
 	}
-	r.malformed = 0
+	r.malformed, r.begun = 0, true
 	if !isNull(l.fault.Of(b)) {
 		return r.inBody(b)
 	}
@@ -225,6 +227,9 @@ func (n *counts) appendUsage(dst []byte, u *streaming.UsageData) []byte {
 func (r *reader) end(err error) error {
 	if large := new(streaming.FrameTooLargeError); errors.As(err, &large) {
 		return &providers.Error{Kind: providers.EventTooLarge, Target: r.name, Message: large.Error()}
+	}
+	if !r.begun && errors.Is(err, io.EOF) && (r.malformed > 0 || strings.HasPrefix(r.ask.came, "text/plain")) {
+		return r.notOllama(r.ask.path, "something that is no line of it")
 	}
 	e := &providers.Error{Kind: providers.Truncated, Target: r.name, Message: `the upstream ended the answer before its last line ("done":true)`}
 	if !errors.Is(err, io.EOF) {

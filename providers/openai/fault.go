@@ -27,6 +27,11 @@ func (p *Provider) refusal(path string, resp *upstream.Answer) *providers.Error 
 	return upstream.RefusalOf(p.name, resp, w)
 }
 
+func protocolError(target, what string) *providers.Error {
+	return &providers.Error{Kind: providers.Protocol, Target: target,
+		Message: "an answer of " + api + " was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
+}
+
 // inStreamError turns an error event of a stream with status 200 into an *Error.
 func inStreamError(target string, data []byte) *providers.Error {
 	w := upstream.ReadWords(data)

@@ -121,6 +121,7 @@ type call struct {
 	dropped http.Header // what the answer tells of parameters; nil: nothing
 
 	stops, eos []string // text is searched for them
+	came       string   // the type of the answer
 	choices    int
 	usage      *streaming.UsageData // of an answer that came at once
 
@@ -219,13 +220,12 @@ func (p *Provider) relay(req *providers.Request, c *call, resp *upstream.Answer,
 	case req.Op == providers.Responses:
 		return p.relayResponses(req, resp.Body, prog, yield)
 	default:
+		c.came = resp.Header.Get("Content-Type")
 		return p.relayEvents(req, c, resp.Body, prog, yield)
 	}
 }
 
-func (p *Provider) protocolError(what string) *providers.Error {
-	return &providers.Error{Kind: providers.Protocol, Target: p.name, Message: "an answer of " + api + " was expected, and the upstream sent " + what + "; does base_url name the right server and path?"}
-}
+func (p *Provider) protocolError(what string) *providers.Error { return protocolError(p.name, what) }
 
 // meta passes on the headers that a client may see.
 func (p *Provider) meta(req *providers.Request, c *call, resp *upstream.Answer) *streaming.MetaData {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"sluice/providers"
 	"sluice/streaming"
@@ -22,6 +23,8 @@ type reader struct {
 	progress *streaming.Progress
 	batch    []streaming.Event
 	thoughts *thoughts // nil: texts are not searched for blocks of them
+	came     string    // the type of the answer
+	odd      bool      // a payload that is no chunk has come
 	texts    bool      // events carry their Text beside Raw, for filters behind
 }
 
@@ -56,7 +59,7 @@ func (p *Provider) relayEvents(req *providers.Request, c *call, body io.Reader, 
 //
 //go:noinline
 func (p *Provider) newReader(req *providers.Request, c *call, prog *streaming.Progress) *reader {
-	r := &reader{state: newState(req), target: p.name, model: req.Model, progress: prog, texts: c.filters()}
+	r := &reader{state: newState(req), target: p.name, model: req.Model, progress: prog, came: c.came, texts: c.filters()}
 	if p.opt.Think != nil && req.Op == providers.Chat {
 		r.thoughts = &thoughts{think: p.opt.Think}
 	}
@@ -98,6 +101,7 @@ func (r *reader) payload(f *streaming.Frame) error {
 		if isFlatError(f.Data) {
 			return inStreamError(r.target, f.Data)
 		}
+		r.odd = true
 		r.progress.AddRepaired() // not a chunk at all; some servers slip in events of their own
 		return nil
 	}
@@ -202,6 +206,9 @@ func (r *reader) begin(b []byte) {
 
 // finish judges [DONE].
 func (r *reader) finish() error {
+	if what := r.stranger(); what != "" {
+		return protocolError(r.target, what)
+	}
 	if !r.complete() {
 		return r.fail(providers.Truncated, "the upstream ended the stream without a finish_reason")
 	}
@@ -219,12 +226,31 @@ func (r *reader) end(err error) error {
 	if r.complete() && (errors.Is(err, io.EOF) || r.nbegun >= r.wanted) {
 		return nil // whatever broke afterwards broke behind a whole answer
 	}
+	if what := r.stranger(); what != "" && errors.Is(err, io.EOF) {
+		return protocolError(r.target, what)
+	}
 	e := r.fail(providers.Truncated, "the upstream ended the stream before the answer was finished")
 	if !errors.Is(err, io.EOF) {
 		e.Message = "the connection to the upstream broke before the answer was finished"
 		e.Err = err
 	}
 	return e
+}
+
+// stranger says what came when it was no part of an answer. Servers that stream under
+// another type are read all the same; "" is an answer that has begun, or nothing at all.
+func (r *reader) stranger() string {
+	kind, _, _ := strings.Cut(r.came, ";")
+	switch {
+	case r.known || len(r.early) > 0:
+		return ""
+	case r.odd:
+		return "events that are no chunks of an answer"
+	case kind != "" && !strings.EqualFold(strings.TrimSpace(kind), "text/event-stream"):
+		return "an answer of type " + kind + " instead of a stream"
+	default:
+		return ""
+	}
 }
 
 // abandoned is an answer that a server gave up, as vLLM and SGLang tell it.

@@ -85,11 +85,19 @@ func (s *Suite) wrongServers(t *testing.T) {
 		{"hangs up", func(t *testing.T) string { return tcpServer(t, "", false) }, unreachable},
 		{"speaks something else", func(t *testing.T) string { return tcpServer(t, "SSH-2.0-OpenSSH_9.2p1\r\n", false) }, other},
 		{"HTML", s.page(200, "text/html", "<!DOCTYPE html><html><body>It works!</body></html>"), other},
-		{"HTML as 404", s.page(404, "text/html", "<html>not here</html>"), append(other, providers.Passed)},
+		{"HTML as 404", s.page(404, "text/html", "<html>not here</html>"), other},
+		{"HTML as 405", s.page(405, "text/html", "<html>not so</html>"), other},
+		{"HTML as 403", s.page(403, "text/html", "<html>not you</html>"), append(other, providers.UpstreamCredential)},
+		{"HTML as 400", s.page(400, "text/html", "<html>plain HTTP to an HTTPS port</html>"), other},
+		{"a detail as 404", s.page(404, "application/json", `{"detail":"Not Found"}`), other},
+		{"a detail as 405", s.page(405, "application/json", `{"detail":"Method Not Allowed"}`), other},
+		{"plain text as 404", s.page(404, "text/plain", "404 page not found\n"), other},
+		{"plain text", s.page(200, "text/plain", "OK"), other},
+		{"events of another", s.page(200, s.Type, "data: {\"hello\":\"world\"}\n\n"), other},
 		{"empty", s.page(200, s.Type, ""), broken},
 		{"empty JSON body", s.page(200, "application/json", ""), broken},
-		{"other JSON", s.page(200, "application/json", `{"hello":"world"}`), broken},
-		{"a list", s.page(200, "application/json", `[]`), broken},
+		{"other JSON", s.page(200, "application/json", `{"hello":"world"}`), other},
+		{"a list", s.page(200, "application/json", `[]`), other},
 		{"half a JSON body", s.page(200, "application/json", `{"hello":`), broken},
 	}
 	for _, srv := range servers {
@@ -107,6 +115,8 @@ func (s *Suite) wrongServers(t *testing.T) {
 				}
 				if e == nil || !slices.Contains(want, e.Kind) || strings.Contains(e.Message, "<") {
 					t.Errorf("got %v, want one of kinds %v; events:\n%s", e, want, got.golden())
+				} else if e.Kind == providers.Protocol && !strings.Contains(e.Message, "expected") && !strings.Contains(e.Message, "base_url") {
+					t.Errorf("%q does not say what was expected", e.Message)
 				}
 			})
 		}

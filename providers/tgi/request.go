@@ -24,7 +24,10 @@ type request struct {
 	stream bool // the server is asked for a stream
 	prompt string
 	params []param
-	stops  []string // enforced here: the server's own leave the sequence in the text
+	// The ends are enforced here, for the server's own leave the sequence in the text.
+	marks []string   // of the model's format
+	stops []string   // the caller's
+	think *kit.Think // nil: thoughts are not looked for
 }
 
 // param is one of the server's parameters.
@@ -65,18 +68,22 @@ func (r *request) body() []byte {
 
 // stopper is nil when there is nothing to stop at.
 func (r *request) stopper() *stopper {
-	if len(r.stops) == 0 {
+	if len(r.marks)+len(r.stops) == 0 {
 		return nil
 	}
-	return &stopper{Matcher: kit.NewMatcher(r.stops)}
+	s := &stopper{marks: kit.NewMatcher(r.marks), stops: kit.NewMatcher(r.stops)}
+	if r.think != nil && len(r.stops) > 0 {
+		s.split = r.think.Splitter(0)
+	}
+	return s
 }
 
-// thoughtful tells the thoughts in a chat from the answer.
+// thoughtful tells the thoughts in a chat from the answer, where the stopper has not.
 func (t target) thoughtful(r *request, src streaming.Stream) streaming.Stream {
-	if r.req.Op != providers.Chat || t.opt.Think == nil {
+	if r.think == nil || len(r.stops) > 0 {
 		return src
 	}
-	return t.opt.Think.Filter(src)
+	return r.think.Filter(src)
 }
 
 func (t target) translate(req *providers.Request) (*request, error) {
@@ -135,7 +142,7 @@ func (t target) chat(r *request) error {
 	if r.prompt, err = t.opt.Template.Prompt(msgs); err != nil {
 		return &providers.Error{Kind: providers.Internal, Target: t.name, Message: "the chat template failed", Err: err}
 	}
-	r.stops = append(r.stops, t.opt.Template.Stops...)
+	r.marks, r.think = t.opt.Template.Stops, t.opt.Think
 	return nil
 }
 
@@ -280,23 +287,27 @@ func (r *request) format() error {
 const maxStops = 4
 
 // stop takes the stop sequences. The server is told as many as it takes, so that it
-// does not work in vain; all of them are enforced here.
-func (r *request) stop() error {
-	stops, err := r.asked.Stop()
-	if err != nil {
+// does not work in vain. It would stop at the caller's in thoughts too: where there may be
+// some it is not told them, and is asked for a stream, which is left where the answer ends.
+func (r *request) stop() (err error) {
+	if r.stops, err = r.asked.Stop(); err != nil {
 		return err
 	}
-	r.stops = append(stops, r.stops...)
-	if len(r.stops) > 0 {
-		list := []byte{'['}
-		for i, s := range r.stops[:min(len(r.stops), maxStops)] {
-			if i > 0 {
-				list = append(list, ',')
-			}
-			list = jsonscan.AppendQuote(list, s)
-		}
-		r.set("stop", append(list, ']'))
+	sent := slices.Concat(r.stops, r.marks)
+	if r.think != nil && len(r.stops) > 0 {
+		sent, r.stream, r.path = r.marks, true, "/generate_stream"
 	}
+	if len(sent) == 0 {
+		return nil
+	}
+	list := []byte{'['}
+	for i, s := range sent[:min(len(sent), maxStops)] {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = jsonscan.AppendQuote(list, s)
+	}
+	r.set("stop", append(list, ']'))
 	return nil
 }
 

@@ -5,11 +5,14 @@ import (
 	"sluice/streaming"
 )
 
-// stopper ends an answer at the caller's stop sequences, for the server leaves them in
-// the text and takes only a few.
+// stopper ends an answer at the marks of the model's format and at the caller's stop
+// sequences, by the rule of kit.Ends: the server leaves them in the text, takes only a
+// few, and stops at them in thoughts too. Unlike a filter it tells where in a batch the
+// answer ended, for that is how its tokens are counted.
 type stopper struct {
-	kit.Matcher
-	out []streaming.Event
+	marks, stops kit.Matcher
+	split        *kit.Splitter // nil: the text is not searched for thoughts here
+	parts, out   []streaming.Event
 }
 
 // cut returns a batch as the caller gets it, and how many of its events were looked at
@@ -20,20 +23,69 @@ func (s *stopper) cut(batch []streaming.Event) (out []streaming.Event, ended int
 		ev := batch[i]
 		switch ev.Kind {
 		case streaming.Text:
-			pass, matched := s.Push(ev.Text)
-			s.text(pass)
-			if matched {
+			pass, marked := s.marks.Push(ev.Text)
+			if s.answer(pass) || marked && s.rest() {
+				return s.out, i + 1
+			}
+			if marked {
 				s.out = append(s.out, streaming.Event{Kind: streaming.Stop, Stop: "stop"})
 				return s.out, i + 1
 			}
 		case streaming.Stop:
-			s.text(s.Rest())
+			if s.answer(s.marks.Rest()) || s.rest() {
+				return s.out, i + 1
+			}
 			s.out = append(s.out, ev)
 		default:
 			s.out = append(s.out, ev)
 		}
 	}
 	return s.out, -1
+}
+
+// answer takes text without marks and reports whether a sequence has ended the answer.
+func (s *stopper) answer(text string) (ended bool) {
+	switch {
+	case text == "":
+		return false
+	case s.split == nil || s.split.Passes(text):
+		return s.search(text)
+	}
+	s.parts = s.split.Push(s.parts[:0], text)
+	return s.pieces()
+}
+
+// pieces passes thoughts on and searches the rest.
+func (s *stopper) pieces() (ended bool) {
+	for _, p := range s.parts {
+		if p.Kind == streaming.Reasoning {
+			s.out = append(s.out, p)
+		} else if s.search(p.Text) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *stopper) search(text string) (ended bool) {
+	pass, matched := s.stops.Push(text)
+	s.text(pass)
+	if matched {
+		s.out = append(s.out, streaming.Event{Kind: streaming.Stop, Stop: "stop"})
+	}
+	return matched
+}
+
+// rest passes on what was held, for the text is over.
+func (s *stopper) rest() (ended bool) {
+	if s.split != nil {
+		s.parts = s.split.Rest(s.parts[:0])
+		if s.pieces() {
+			return true
+		}
+	}
+	s.text(s.stops.Rest())
+	return false
 }
 
 func (s *stopper) text(text string) {

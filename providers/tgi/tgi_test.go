@@ -164,6 +164,90 @@ func TestEarlyStopCancels(t *testing.T) {
 	}
 }
 
+// TestEnds: a caller's sequence is not looked for in thoughts, by the server either, and a
+// mark of the model's format ends an answer wherever it stands.
+func TestEnds(t *testing.T) {
+	const last = `data:{"token":{"text":""},"generated_text":"x","details":{"finish_reason":"length","generated_tokens":9,"input_length":3}}` + "\n\n"
+	for name, c := range map[string]struct {
+		members             string
+		says                []string
+		thought, text, stop string
+		sent                string // the sequences that the server is told
+	}{
+		"a sequence in thoughts":     {`,"stop":"X"`, []string{"<thi", "nk>aX", "b</think>c", "X", "d"}, "aXb", "c", "stop", `["<|im_end|>"]`},
+		"whole":                      {``, []string{"<think>a", "b</think>c"}, "ab", "c", "length", `["<|im_end|>"]`},
+		"a mark in thoughts":         {``, []string{"<think>a<|im", "_end|>b</think>c"}, "a", "", "stop", `["<|im_end|>"]`},
+		"a mark, with a sequence":    {`,"stop":"X"`, []string{"<think>a<|im", "_end|>b</think>c"}, "a", "", "stop", `["<|im_end|>"]`},
+		"a sequence before the mark": {`,"stop":"b"`, []string{"ab<|im_end|>"}, "", "a", "stop", `["<|im_end|>"]`},
+		"half a mark of thoughts":    {`,"stop":"hi"`, []string{"<thi"}, "", "<t", "stop", `["<|im_end|>"]`},
+		"half a sequence":            {`,"stop":"XY"`, []string{"aX"}, "", "aX", "length", `["<|im_end|>"]`},
+	} {
+		body := ""
+		for _, text := range c.says {
+			quoted, _ := json.Marshal(text)
+			body += `data:{"token":{"text":` + string(quoted) + `}}` + "\n\n"
+		}
+		url, asked := start(t, "text/event-stream", body+last)
+		stream := `,"stream":true`
+		if c.members != "" {
+			stream = "" // such an answer is made of a stream also where it is whole
+		}
+		events, err := chat(t, newTarget(t, url, nil), strings.TrimSuffix(hi, "}")+c.members+stream+"}")
+		var thought, text, stop string
+		for _, ev := range events {
+			if ev.Kind == streaming.Reasoning {
+				thought += ev.Text
+			} else {
+				text += ev.Text
+			}
+			stop += ev.Stop
+		}
+		if err != nil || thought != c.thought || text != c.text || stop != c.stop {
+			t.Errorf("%s: thought %q, text %q, stop %q, %v", name, thought, text, stop, err)
+		}
+		got := <-asked
+		if _, p := inputs(t, got); string(p["stop"]) != c.sent || !strings.HasPrefix(got, "/generate_stream ") {
+			t.Errorf("%s: sent %s", name, got)
+		}
+	}
+}
+
+// Only an answer that came to the server's own end leaves its connection to the next.
+func TestEarlyEndIsNoEnd(t *testing.T) {
+	const said = `data:{"token":{"text":"aX"}}` + "\n\n"
+	const last = `data:{"token":{"text":"b"},"generated_text":"aXb","details":{"finish_reason":"length","generated_tokens":2,"input_length":3}}` + "\n\n"
+	for name, c := range map[string]struct {
+		members string
+		reads   []string
+		leaves  bool
+		want    bool
+	}{
+		"its own end":                    {"", []string{said + last}, false, true},
+		"a sequence":                     {`,"stop":"X"`, []string{said, last}, false, false},
+		"a sequence, and the end behind": {`,"stop":"X"`, []string{said + last}, false, false},
+		"the caller leaves":              {"", []string{said, last}, true, false},
+		"the caller leaves, at one":      {`,"stop":"X"`, []string{said, last}, true, false},
+	} {
+		to := newTarget(t, "http://up.test", nil)
+		req, err := providers.Parse(providers.Chat, "/x", "application/json", []byte(strings.TrimSuffix(hi, "}")+`,"stream":true`+c.members+"}"), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := to.translate(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reads []io.Reader
+		for _, one := range c.reads {
+			reads = append(reads, strings.NewReader(one))
+		}
+		got := to.relay(r, io.MultiReader(reads...), streaming.NewProgress(time.Now()), func([]streaming.Event, error) bool { return !c.leaves })
+		if got != c.want {
+			t.Errorf("%s: a true end: %t", name, got)
+		}
+	}
+}
+
 func TestModels(t *testing.T) {
 	url, asked := start(t, "application/json", `{"model_id":"org/model","max_total_tokens":2048}`)
 	got, err := newTarget(t, url, nil).Models(t.Context())

@@ -20,14 +20,24 @@ const maxErrorBody = 64 << 10
 type Words struct{ Message, Type, Code, Param string }
 
 // Refusal turns an answer with an error status into an *Error, in the upstream's words
-// as far as it used a common form.
+// as far as it used a common form. Answers of another server are told from them.
 func Refusal(target string, a *Answer) *providers.Error {
 	text, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody))
-	return RefusalOf(target, a, ReadWords(text))
+	w := ReadWords(text)
+	if e := Stranger(target, itsProtocol, "", a.Status, FormOf(text, w), w); e != nil {
+		return e
+	}
+	return RefusalOf(target, a, w)
 }
 
-// RefusalOf is Refusal for an upstream whose words the adapter has read itself.
+// RefusalOf is Refusal for an upstream whose words the adapter has read itself. A page
+// of HTML is another server's.
 func RefusalOf(target string, a *Answer, w Words) *providers.Error {
+	if a.IsType("text/html") {
+		if e := Stranger(target, itsProtocol, "", a.Status, NoForm, w); e != nil {
+			return e
+		}
+	}
 	if w.Message == "" {
 		w.Message = fmt.Sprintf("the upstream answered with status %d %s", a.Status, http.StatusText(a.Status))
 	}

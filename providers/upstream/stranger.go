@@ -40,9 +40,13 @@ func FormOf(text []byte, w Words) Form {
 	}
 }
 
+// itsProtocol is what was expected where nobody says it better.
+const itsProtocol = "its protocol"
+
 // Stranger is the error for an answer with an error status that says that another server
 // answered, or another path of it: that is the configuration's fault and not the
-// caller's. api is what was expected, such as "OpenAI's API". It is nil for what the
+// caller's. api is what was expected, such as "OpenAI's API", and path where; it may be
+// empty. It is nil for what the
 // expected server says of a request, and for what any proxy may say of it.
 func Stranger(target, api, path string, status int, form Form, w Words) *providers.Error {
 	if !isStranger(status, form, w) {
@@ -52,9 +56,11 @@ func Stranger(target, api, path string, status int, form Form, w Words) *provide
 	if form != NoForm && w.Message != "" {
 		came += fmt.Sprintf(" (%.200s)", w.Message)
 	}
-	path, _, _ = strings.Cut(path, "?")
+	if path, _, _ = strings.Cut(path, "?"); path != "" {
+		api += " to " + path
+	}
 	return &providers.Error{Kind: providers.Protocol, Target: target, Status: status,
-		Message: fmt.Sprintf("an answer of %s to %s was expected, and the upstream sent %s; does base_url name the right server and path?", api, path, came)}
+		Message: fmt.Sprintf("an answer of %s was expected, and the upstream sent %s; does base_url name the right server and path?", api, came)}
 }
 
 func isStranger(status int, form Form, w Words) bool {

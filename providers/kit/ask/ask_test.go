@@ -123,6 +123,20 @@ func TestDrop(t *testing.T) {
 	}
 }
 
+// While another target may serve a request whole, nothing is left out of it.
+func TestStrict(t *testing.T) {
+	req, err := providers.Parse(providers.Chat, "/chat/completions", "application/json", []byte(`{"model":"m","messages":[{}],"top_k":3}`), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Read(req, "test", true).Rest(); err != nil {
+		t.Error(err)
+	}
+	if e := providers.AsError(Read(req.Strictly(), "test", true).Rest()); e == nil || !e.NotServed() || e.Param != "top_k" || req.Strict {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestMessages(t *testing.T) {
 	q := reading(t, providers.Chat, `{"model":"m","messages":[
 		{"role":"developer","content":"S"},
