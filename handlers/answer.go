@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"sluice/handlers/auth"
 	"sluice/providers"
@@ -52,23 +53,30 @@ func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink, p *str
 	return err
 }
 
-// withUsage adds an estimate at the true end of a stream whose caller asked for
-// usage and whose upstream told none.
+// withUsage adds an estimate at the true end of an answer whose upstream told no usage:
+// of a stream whose caller asked for it, and of a body that is put together here. One that
+// came complete stays as it is.
 func (a *account) withUsage(src streaming.Stream) streaming.Stream {
-	if !a.req.WantsUsage || !a.req.Stream {
+	built := !a.req.Stream && (a.req.Op == providers.Chat || a.req.Op == providers.Completions)
+	if !built && (!a.req.Stream || !a.req.WantsUsage) {
 		return src
 	}
 	return func(yield func([]streaming.Event, error) bool) {
+		complete := false
 		for batch, err := range src {
-			if !yield(batch, err) {
-				return
-			}
-			if err != nil {
+			complete = complete || built && slices.ContainsFunc(batch, isComplete)
+			if !yield(batch, err) || err != nil {
 				return
 			}
 		}
-		a.yieldEstimate(yield)
+		if !complete {
+			a.yieldEstimate(yield)
+		}
 	}
+}
+
+func isComplete(ev streaming.Event) bool {
+	return ev.Kind == streaming.Whole || ev.Kind == streaming.Bytes
 }
 
 func (a *account) yieldEstimate(yield func([]streaming.Event, error) bool) {

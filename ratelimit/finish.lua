@@ -29,8 +29,9 @@ local function returned(b, back, reserved_at)
 end
 
 -- finish replaces what an open reservation took, or what a lost one was settled at, by what was
--- used, frees its places and leaves only its state behind. The first write frees memory: Redis then lets a script finish even at
--- its memory limit. newer are the rules as they are by now, packed, if they have changed.
+-- used, frees its places and leaves only its state behind. The first write frees memory: Redis
+-- then lets a script finish even at its memory limit. newer are the rules as they are by now,
+-- packed, if they have changed.
 local function finish(rkey, value, open, rid, used, state, keep, newer)
   local list, keys = rules(value, rules_at(value), #value - 8)
   if newer then list = rules(newer, 1, #newer) end

@@ -64,7 +64,7 @@ type redisCounters struct {
 
 // RedisState is how the limiter stands.
 type RedisState struct {
-	Open     int   // calls of this process that are reserved
+	Open     int   // calls of this process that were reserved and are not settled
 	Replicas int   // gateways seen lately, this one included; 0 before the first round
 	Swept    int64 // calls of dead gateways that this one has settled
 	Lost     int64 // calls of this process that Redis forgot, or others took for dead
