@@ -9,14 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"sluice/ratelimit"
 	"sluice/ratelimit/ratelimittest/redistest"
 )
 
 // toldOutput is how many output tokens Redis knows an open call to have used.
-func toldOutput(t testing.TB, s *redistest.Server, id string) int64 {
+func toldOutput(t testing.TB, client redis.UniversalClient, id string) int64 {
 	t.Helper()
-	value, err := s.Client(nil).GetRange(context.Background(), "sluice:{o:acme}:r:"+id, 21, 28).Bytes()
+	value, err := client.GetRange(context.Background(), "sluice:{o:acme}:r:"+id, 21, 28).Bytes()
 	if err != nil || len(value) != 8 {
 		t.Fatalf("reservation %s: %q, %v", id, value, err)
 	}
@@ -38,6 +40,7 @@ func renewals(s *redistest.Server) int {
 // gateways have, and however many tokens flow Redis is told of them now and then.
 func TestRedisLearnsEarlyWhatIsUsed(t *testing.T) {
 	s := redistest.Single(t)
+	client := s.Client(nil)
 	now := time.Date(2026, 10, 25, 0, 59, 0, 0, time.UTC)
 	setClock(t, s, now)
 	o := ratelimit.WithClock(ratelimit.RedisOptions{Rules: rules(t, fiveRules...)}, keyClock)
@@ -57,20 +60,20 @@ func TestRedisLearnsEarlyWhatIsUsed(t *testing.T) {
 
 	begin := time.Now()
 	output.Store(1)
-	eventually(t, "the first is told", func() bool { output.Add(1); return toldOutput(t, s, "a") > 0 })
-	if took := time.Since(begin); took > 2*time.Second { // one on a machine at rest
+	eventually(t, "the first is told", func() bool { output.Add(1); return toldOutput(t, client, "a") > 0 })
+	if took := time.Since(begin); took > 4*time.Second { // half a second on a machine at rest
 		t.Errorf("the first use was told after %v", took)
 	}
 	begin = time.Now()
-	first := toldOutput(t, s, "a")
-	eventually(t, "more is told", func() bool { output.Add(1); return toldOutput(t, s, "a") > first })
-	if took := time.Since(begin); took > 4*time.Second { // two and a half on a machine at rest
+	first := toldOutput(t, client, "a")
+	eventually(t, "more is told", func() bool { output.Add(1); return toldOutput(t, client, "a") > first })
+	if took := time.Since(begin); took > 6*time.Second { // two and a half on a machine at rest
 		t.Errorf("more was told after %v", took)
 	}
 	if n := renewals(s); n > 2*3 || n < 2*2 { // in two slots; the third may just have begun
 		t.Errorf("%d renewals of one call in two slots that was told of twice", n)
 	}
-	told := toldOutput(t, s, "a")
+	told := toldOutput(t, client, "a")
 	_ = dead.Close()
 	for range 2 {
 		now = now.Add(time.Minute)
