@@ -24,6 +24,7 @@ type reader struct {
 	batch    []streaming.Event
 	thoughts *thoughts // nil: texts are not searched for blocks of them
 	came     string    // the type of the answer
+	some     bool      // something has come
 	odd      bool      // a payload that is no chunk has come
 	texts    bool      // events carry their Text beside Raw, for filters behind
 }
@@ -43,6 +44,7 @@ func (p *Provider) relayEvents(req *providers.Request, c *call, body io.Reader, 
 			}
 			return true
 		}
+		r.some = true
 		batch, fault := r.read(got)
 		if (len(batch) > 0 || fault == nil) && !yield(batch, nil) {
 			return false
@@ -242,7 +244,7 @@ func (r *reader) end(err error) error {
 func (r *reader) stranger() string {
 	kind, _, _ := strings.Cut(r.came, ";")
 	switch {
-	case r.known || len(r.early) > 0:
+	case !r.some || r.known || len(r.early) > 0:
 		return ""
 	case r.odd:
 		return "events that are no chunks of an answer"
