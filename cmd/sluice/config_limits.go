@@ -36,7 +36,7 @@ type carried struct {
 
 // rates are the amounts of a limit. Those that are nil do not limit.
 type rates struct {
-	RequestsPerSecond     *int     `toml:"requests_per_second" min:"1" max:"1000000000" group:"rate" example:"10" doc:"Its rates, one or several: requests, tokens (of both kinds, or by kind), frames and bytes of video."`
+	RequestsPerSecond     *int     `toml:"requests_per_second" min:"1" max:"1000000000" group:"rate" example:"10" doc:"Its rates, one or several: requests, tokens (of both kinds, or by kind)."`
 	RequestsPerMinute     *int     `toml:"requests_per_minute" min:"1" max:"1000000000" group:"rate" example:"60" doc:"Requests in a minute."`
 	RequestsPerHour       *int     `toml:"requests_per_hour" min:"1" max:"1000000000" group:"rate" example:"1000" doc:"Requests in an hour."`
 	RequestsPerDay        *int     `toml:"requests_per_day" min:"1" max:"1000000000" group:"rate" example:"10_000" doc:"Requests in a day."`
@@ -52,11 +52,11 @@ type rates struct {
 	OutputTokensPerMinute *int     `toml:"output_tokens_per_minute" min:"1" max:"1000000000" group:"rate" example:"50_000" doc:"The same in a minute."`
 	OutputTokensPerHour   *int     `toml:"output_tokens_per_hour" min:"1" max:"1000000000" group:"rate" example:"500_000" doc:"The same in an hour."`
 	OutputTokensPerDay    *int     `toml:"output_tokens_per_day" min:"1" max:"1000000000" group:"rate" example:"5_000_000" doc:"The same in a day."`
-	FramesPerSecond       *int     `toml:"frames_per_second" min:"1" max:"1000000000" group:"rate" example:"30" doc:"Frames of video."`
+	FramesPerSecond       *int     `toml:"frames_per_second" min:"1" max:"1000000000" group:"rate" example:"30" doc:"Frames of video: not counted yet, and refused."`
 	FramesPerMinute       *int     `toml:"frames_per_minute" min:"1" max:"1000000000" group:"rate" example:"1_800" doc:"The same in a minute."`
 	FramesPerHour         *int     `toml:"frames_per_hour" min:"1" max:"1000000000" group:"rate" example:"100_000" doc:"The same in an hour."`
 	FramesPerDay          *int     `toml:"frames_per_day" min:"1" max:"1000000000" group:"rate" example:"1_000_000" doc:"The same in a day."`
-	FrameBytesPerSecond   *Size    `toml:"frame_bytes_per_second" min:"1" max:"1000000000" group:"rate" example:"\"2MiB\"" doc:"Bytes of frames of video."`
+	FrameBytesPerSecond   *Size    `toml:"frame_bytes_per_second" min:"1" max:"1000000000" group:"rate" example:"\"2MiB\"" doc:"Bytes of frames of video: not counted yet, and refused."`
 	FrameBytesPerMinute   *Size    `toml:"frame_bytes_per_minute" min:"1" max:"1000000000" group:"rate" example:"\"60MiB\"" doc:"The same in a minute."`
 	FrameBytesPerHour     *Size    `toml:"frame_bytes_per_hour" min:"1" max:"1000000000" group:"rate" example:"\"500MiB\"" doc:"The same in an hour."`
 	FrameBytesPerDay      *Size    `toml:"frame_bytes_per_day" min:"1" max:"1000000000" group:"rate" example:"\"900MiB\"" doc:"The same in a day."`
