@@ -29,6 +29,13 @@ type Progress struct {
 	atUsage     atomic.Int64 // counted when usage was told
 	target      atomic.Pointer[string]
 	stop        atomic.Pointer[string]
+
+	place  atomic.Int64 // in the line for the model; 0: not waiting
+	trying atomic.Int64 // nanoseconds after start at which the try that runs began; 0: none runs
+	opened atomic.Bool  // its upstream has answered
+	tries  atomic.Pointer[[]Try]
+	run    atomic.Pointer[run]
+	cause  atomic.Pointer[error] // why Cancel was called
 }
 
 // NewProgress starts the clock of an answer.
@@ -104,8 +111,20 @@ func (p *Progress) counted() (n int64) {
 // SetStop notes a finish reason.
 func (p *Progress) SetStop(reason string) { p.stop.Store(&reason) }
 
-// SetTarget notes which target is being tried.
-func (p *Progress) SetTarget(name string) { p.target.Store(&name) }
+// SetTarget notes which target is being tried from now on.
+func (p *Progress) SetTarget(name string) {
+	p.opened.Store(false)
+	p.target.Store(&name)
+	p.trying.Store(p.now())
+}
+
+// SetOpened notes that the upstream of the try that runs has answered, if only with headers.
+func (p *Progress) SetOpened() { p.opened.Store(true) }
+
+// SetPlace notes the place in the line for the model; 0: the waiting is over.
+func (p *Progress) SetPlace(n int) { p.place.Store(int64(n)) }
+
+func (p *Progress) now() int64 { return max(int64(Uptime()-p.begun), 1) }
 
 // AddAttempt counts one try and returns its number, from 1.
 func (p *Progress) AddAttempt() int { return int(p.attempts.Add(1)) }
@@ -134,6 +153,8 @@ type Report struct {
 	Stop                string
 	Usage               UsageData // as reported, else estimated from what flowed
 	Reported            bool      // the upstream told its usage
+	Place               int       // in the line for the model; 0: not waiting
+	Opened              bool      // the upstream of the last try has answered
 }
 
 // Report reads everything at once; each value is exact, the set is not atomic.
@@ -143,6 +164,7 @@ func (p *Progress) Report() Report {
 		Start: p.start, TTFT: time.Duration(p.first.Load()), LastToken: time.Duration(p.last.Load()),
 		Heartbeats: p.heartbeats.Load(), Malformed: p.malformed.Load(), Repaired: p.repaired.Load(),
 		Attempts: p.attempts.Load(), Unstopped: p.unstopped.Load(), Target: load(&p.target), Stop: load(&p.stop),
+		Place: int(p.place.Load()), Opened: p.opened.Load(),
 	}
 	if u := p.usage.Load(); u != nil {
 		r.Usage, r.Reported, r.Since = *u, true, counted-p.atUsage.Load()

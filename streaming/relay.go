@@ -21,20 +21,24 @@ type Relay struct {
 
 // Run ranges over the stream that open returns and sends every batch to dst, in
 // the caller's goroutine. The context given to open ends when the client has gone,
-// a write fails or Total has passed; why is its cause. Run returns nil after a true
+// a write fails, Total has passed or p was cancelled; why is its cause. Run returns nil after a true
 // end and else what ended the answer. After it returns nobody touches dst. A panic
 // of the stream or the sink ends the answer as a *PanicError.
 func (r Relay) Run(parent context.Context, open func(context.Context) Stream, dst Sink, p *Progress) (err error) {
-	ctx, cancel := context.WithCancelCause(parent)
-	defer cancel(nil)
+	x := &run{relay: r, dst: dst, progress: p}
+	ctx := &x.scope
+	ctx.Begin(parent)
+	defer ctx.Cancel(nil)
 	if r.Total > 0 {
-		timer := time.AfterFunc(r.Total, func() { cancel(ErrTotal) })
+		timer := time.AfterFunc(r.Total, func() { ctx.Cancel(ErrTotal) })
 		defer timer.Stop()
-		ctx = until{ctx, time.Now().Add(r.Total)}
+		ctx.EndBy(time.Now().Add(r.Total))
 	}
-	x := &run{relay: r, dst: dst, progress: p, cancel: cancel}
+	p.attach(x)
 	x.startBeat()
-	err = x.pump(ctx, open)
+	if ctx.Err() == nil {
+		err = x.pump(ctx, open)
+	}
 	switch {
 	case x.sendErr != nil: // net/http ends the context of a failed write, which would hide why it failed
 		err = x.sendErr
@@ -44,25 +48,11 @@ func (r Relay) Run(parent context.Context, open func(context.Context) Stream, ds
 	return x.finish(err)
 }
 
-// until tells the deadline of a context that a timer ends, which saves the context
-// that context.WithDeadlineCause would put between.
-type until struct {
-	context.Context
-	end time.Time
-}
-
-func (u until) Deadline() (time.Time, bool) {
-	if end, ok := u.Context.Deadline(); ok && end.Before(u.end) {
-		return end, true
-	}
-	return u.end, true
-}
-
 // run is one Run. mu serialises the sink between the pump and the heartbeat timer.
 type run struct {
 	relay    Relay
 	progress *Progress
-	cancel   context.CancelCauseFunc
+	scope    Scope
 
 	mu    sync.Mutex
 	dst   Sink
@@ -119,7 +109,7 @@ func (x *run) send(batch []Event) error {
 	x.progress.Count(batch, now)
 	if err := x.dst.Send(batch); err != nil {
 		x.sendErr = err
-		x.cancel(err)
+		x.scope.Cancel(err)
 		return err
 	}
 	return nil
@@ -133,7 +123,7 @@ const lookAgain = time.Second
 func (x *run) heartbeat() {
 	defer func() {
 		if v := recover(); v != nil {
-			x.cancel(&PanicError{Value: v, Stack: debug.Stack()})
+			x.scope.Cancel(&PanicError{Value: v, Stack: debug.Stack()})
 		}
 	}()
 	if !x.mu.TryLock() { // a write is under way: the client is not waiting for a sign of life
@@ -150,7 +140,7 @@ func (x *run) heartbeat() {
 	}
 	sent, err := x.dst.Heartbeat()
 	if err != nil {
-		x.cancel(err)
+		x.scope.Cancel(err)
 		return
 	}
 	if sent {

@@ -101,7 +101,7 @@ func (e *staleError) Unwrap() error { return e.error }
 // on sends r on c and reads the head of the answer. It owns c: an error closes it.
 func (h *plain) on(ctx context.Context, c *conn, r *Request) (*Answer, error) {
 	x := &exchange{plain: h, conn: c}
-	x.detach = context.AfterFunc(ctx, c.cut)
+	x.detach = afterFunc(ctx, c.cut)
 	a, err := x.run(r)
 	if err == nil {
 		return a, nil
@@ -110,6 +110,17 @@ func (h *plain) on(ctx context.Context, c *conn, r *Request) (*Answer, error) {
 	c.cut()
 	x.join()
 	return nil, err
+}
+
+// afterFunc is context.AfterFunc, which would put a context of its own below those that can
+// do the same.
+func afterFunc(ctx context.Context, f func()) (stop func() bool) {
+	if own, ok := ctx.(interface {
+		AfterFunc(func()) (stop func() bool)
+	}); ok {
+		return own.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
 }
 
 // exchange is one request and its answer on one connection.

@@ -32,6 +32,10 @@ type Options struct {
 	HTTP2        bool
 	Proxy        *url.URL
 	RootCAs      *x509.CertPool // nil: the system's
+
+	// Made, if not nil, is called with the client that New makes, for who closes its idle
+	// connections one day.
+	Made func(*Client)
 }
 
 // Client reaches one upstream. It dials nothing until it is used, and is safe for
@@ -61,6 +65,9 @@ func New(o Options) *Client {
 		c.via = newPlain(o, c.base)
 	} else {
 		c.via = newStandard(o, c.base)
+	}
+	if o.Made != nil {
+		o.Made(c)
 	}
 	return c
 }
@@ -149,7 +156,8 @@ func (c *Client) fault(err error) error {
 	return &providers.Error{Kind: providers.Unreachable, Target: c.name, Message: "the upstream could not be reached or closed the connection before it answered", Err: withoutURL(err)}
 }
 
-// CloseIdle closes the connections that no call uses.
+// CloseIdle closes the connections that no call uses. Those in use are closed when their call
+// has ended, unless another call asks for a connection meanwhile.
 func (c *Client) CloseIdle() {
 	if c.via != nil {
 		c.via.closeIdle()
