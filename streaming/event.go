@@ -70,6 +70,9 @@ type Event struct {
 	Tool    *ToolDelta
 	Usage   *UsageData
 	Meta    *MetaData
+	// Logprobs are those of Text, in events without Raw; nil unless the caller asked. On a
+	// Stop they are of tokens that no text was told of.
+	Logprobs *LogprobData
 	// Raw is the payload as the upstream sent it (or as it was repaired), without
 	// framing. An encoder whose dialect it is sends it as it is.
 	Raw []byte

@@ -3,6 +3,7 @@ package dialect
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"sluice/streaming"
 	"sluice/streaming/jsonscan"
@@ -26,8 +27,9 @@ func NewCompletions(f streaming.Framing, o Options) streaming.Encoder {
 }
 
 // appendContent adds the member of a choice that carries text.
-func (s *chunks) appendContent(dst []byte, text string) []byte {
+func (s *chunks) appendContent(dst []byte, c *choice, text string) []byte {
 	if !s.roles {
+		c.length += utf8.RuneCountInString(text)
 		dst = append(dst, `"text":`...)
 		return jsonscan.AppendQuote(dst, text)
 	}

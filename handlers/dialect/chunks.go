@@ -41,6 +41,7 @@ type choice struct {
 	thinking    bool             // a block of reasoning is open inside the text
 	answering   bool             // a payload with text and no reasoning has come
 	tools       map[int]struct{} // calls whose id and name the client has
+	length      int              // of the text so far, in characters; of legacy completions only
 }
 
 // maxChoices bounds the choices that are followed one by one: 128 by the API, times
@@ -149,32 +150,58 @@ func (s *chunks) appendTyped(dst []byte, ev *streaming.Event) ([]byte, error) {
 		c.begun = true
 		dst = s.open(dst, ev.Index)
 		dst = append(dst, `"delta":{"role":"assistant","content":"","refusal":null}`...)
-		dst = s.close(dst, "")
+		dst = s.close(dst, nil, "")
 	}
 	dst = s.endThought(dst, c, ev)
 	if ev.Text != "" && (ev.Kind == streaming.Text || ev.Kind == streaming.Reasoning && (s.roles || s.opts.thoughts == inline)) {
 		c.begun = true
 		dst = s.open(dst, ev.Index)
+		probs := s.probsOf(c, ev)
 		if ev.Kind == streaming.Reasoning {
 			dst = s.appendThought(dst, c, ev.Text)
 		} else {
-			dst = s.appendContent(dst, ev.Text)
+			dst = s.appendContent(dst, c, ev.Text)
 		}
-		dst = s.close(dst, "")
+		dst = s.close(dst, probs, "")
 	}
 	if ev.Tool != nil {
 		dst = s.open(dst, ev.Index)
 		dst = s.appendTool(dst, c, ev)
-		dst = s.close(dst, "")
+		dst = s.close(dst, nil, "")
 	}
 	if ev.Stop != "" || ev.Kind == streaming.Stop {
-		s.finish(c)
-		c.begun = true
-		dst = s.open(dst, ev.Index)
-		dst = append(dst, s.nothing...)
-		dst = s.close(dst, orStop(ev.Stop))
+		dst = s.appendStop(dst, c, ev)
 	}
 	return dst, nil
+}
+
+func (s *chunks) appendStop(dst []byte, c *choice, ev *streaming.Event) []byte {
+	s.finish(c)
+	c.begun = true
+	var probs []byte
+	if ev.Kind == streaming.Stop {
+		probs = s.probsOf(c, ev)
+	}
+	dst = s.open(dst, ev.Index)
+	dst = append(dst, s.nothing...)
+	return s.close(dst, probs, orStop(ev.Stop))
+}
+
+// probsOf is what stands under logprobs beside what an event brings; nil: null. They are
+// those of the text that clients see, as OpenAI has them: not of reasoning beside it.
+func (s *chunks) probsOf(c *choice, ev *streaming.Event) []byte {
+	switch {
+	case ev.Logprobs == nil || ev.Kind == streaming.Reasoning && s.opts.thoughts != inline:
+		return nil
+	case s.roles:
+		return appendLogprobs(nil, score(nil, ev.Text, 0, ev.Logprobs))
+	default:
+		before := c.length
+		if ev.Kind == streaming.Reasoning && !c.thinking {
+			before += len(thoughtOpen)
+		}
+		return appendTextLogprobs(nil, score(nil, ev.Text, 0, ev.Logprobs), ev.Text, before)
+	}
 }
 
 func orStop(reason string) string {
@@ -212,9 +239,13 @@ func (s *chunks) open(dst []byte, index int) []byte {
 	return append(dst, ',')
 }
 
-// close ends a frame that open began; stop "" is null.
-func (s *chunks) close(dst []byte, stop string) []byte {
-	dst = append(dst, `,"logprobs":null,"finish_reason":`...)
+// close ends a frame that open began; probs nil and stop "" are null.
+func (s *chunks) close(dst, probs []byte, stop string) []byte {
+	if probs == nil {
+		dst = append(dst, `,"logprobs":null,"finish_reason":`...)
+	} else {
+		dst = append(append(append(dst, `,"logprobs":`...), probs...), `,"finish_reason":`...)
+	}
 	if stop == "" {
 		dst = append(dst, "null"...)
 	} else {
@@ -239,7 +270,7 @@ func (s *chunks) AppendHeartbeat(dst []byte) []byte {
 		if c := &s.choices[i]; c.begun && !c.done {
 			dst = s.open(dst, i)
 			dst = append(dst, s.nothing...)
-			return s.close(dst, "")
+			return s.close(dst, nil, "")
 		}
 	}
 	if s.finished < s.opts.Choices {

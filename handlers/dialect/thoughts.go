@@ -61,7 +61,7 @@ func (s *chunks) appendThought(dst []byte, c *choice, text string) []byte {
 			c.thinking = true
 			text = thoughtOpen + text
 		}
-		return s.appendContent(dst, text)
+		return s.appendContent(dst, c, text)
 	case twice:
 		dst = jsonscan.AppendQuote(append(dst, `"delta":{"reasoning_content":`...), text)
 		dst = append(dst, `,"reasoning":`...)
@@ -78,7 +78,7 @@ func (s *chunks) endThought(dst []byte, c *choice, ev *streaming.Event) []byte {
 	}
 	c.thinking = false
 	dst = s.open(dst, ev.Index)
-	return s.close(s.appendContent(dst, thoughtClose), "")
+	return s.close(s.appendContent(dst, c, thoughtClose), nil, "")
 }
 
 // presentRaw returns what goes out of a payload that came in the client's dialect, and
@@ -269,6 +269,21 @@ func (s *whole) textOf(a *answer) string {
 		return string(a.text)
 	}
 	return thoughtOpen + string(a.reasoning) + thoughtClose + string(a.text)
+}
+
+// scoresOf are the tokens of textOf.
+func (s *whole) scoresOf(a *answer) []scored {
+	if s.opts.thoughts != inline || len(a.reasoning) == 0 {
+		return a.scores
+	}
+	all := make([]scored, 0, len(a.thoughtScores)+len(a.scores))
+	for _, t := range a.thoughtScores {
+		all = append(all, scored{t.TokenLogprob, len(thoughtOpen) + t.at})
+	}
+	for _, t := range a.scores {
+		all = append(all, scored{t.TokenLogprob, len(thoughtOpen) + len(a.reasoning) + len(thoughtClose) + t.at})
+	}
+	return all
 }
 
 // appendReasoning adds the members of a message that carry reasoning.

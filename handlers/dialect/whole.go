@@ -28,6 +28,8 @@ type answer struct {
 	text, reasoning []byte
 	tools           map[int]*call
 	stop            string
+	// The tokens of text and of reasoning, where the caller asked for log probabilities.
+	scores, thoughtScores []scored
 }
 
 // call is one tool call.
@@ -53,7 +55,7 @@ func (s *whole) Append(dst []byte, ev *streaming.Event) ([]byte, error) {
 	if !ev.Kind.Commits() {
 		return dst, nil
 	}
-	s.size += len(ev.Text)
+	s.size += len(ev.Text) + scoredSize(ev.Logprobs)
 	if ev.Tool != nil {
 		s.size += len(ev.Tool.Args) + len(ev.Tool.Name) + len(ev.Tool.ID)
 	}
@@ -89,8 +91,10 @@ func (s *whole) collect(ev *streaming.Event) {
 		s.choices[ev.Index] = a
 	}
 	if ev.Kind == streaming.Reasoning {
+		a.thoughtScores = score(a.thoughtScores, ev.Text, len(a.reasoning), ev.Logprobs)
 		a.reasoning = append(a.reasoning, ev.Text...)
 	} else {
+		a.scores = score(a.scores, ev.Text, len(a.text), ev.Logprobs)
 		a.text = append(a.text, ev.Text...)
 	}
 	if t := ev.Tool; t != nil {
@@ -152,7 +156,16 @@ func (s *whole) appendChoice(dst []byte, index int, a *answer) []byte {
 		dst = append(dst, `,"message":`...)
 		dst = s.appendMessage(dst, index, a)
 	}
-	dst = append(dst, `,"logprobs":null,"finish_reason":`...)
+	dst = append(dst, `,"logprobs":`...)
+	switch scores := s.scoresOf(a); {
+	case len(scores) == 0:
+		dst = append(dst, "null"...)
+	case s.op == providers.Completions:
+		dst = appendTextLogprobs(dst, scores, s.textOf(a), 0)
+	default:
+		dst = appendLogprobs(dst, scores)
+	}
+	dst = append(dst, `,"finish_reason":`...)
 	if a.stop == "" {
 		dst = append(dst, "null"...)
 	} else {

@@ -11,9 +11,8 @@ import (
 
 // What the API has for every model or for none, and what can be left out.
 const (
-	doesNot = providers.ModerationsRoute | providers.ResponsesRoute | providers.OtherRoutes | providers.Tensors |
-		providers.Logprobs | providers.Suffix
-	leavesOut = providers.Logprobs | providers.Suffix | providers.Reasoning
+	doesNot   = providers.ModerationsRoute | providers.ResponsesRoute | providers.OtherRoutes | providers.Tensors | providers.Suffix
+	leavesOut = providers.Suffix | providers.Reasoning
 	// ofGemini is what the models of that name do that answer; other makers' may.
 	ofGemini = providers.ChatRoute | providers.CompletionsRoute | providers.Vision | providers.Audio | providers.Files | providers.Tools | providers.ToolMessages |
 		providers.JSONObject | providers.JSONSchema | providers.Choices

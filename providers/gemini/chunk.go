@@ -5,14 +5,18 @@ import "sluice/streaming/jsonscan"
 // maxDepth bounds the nesting of an event's JSON, arguments of calls included.
 const maxDepth = 256
 
-// chunk is what one GenerateContentResponse says. Spans are of its text.
+// chunk is what one GenerateContentResponse says. Spans are of its text. Nearly all have
+// one candidate with one part, which is read on the way; others are walked again.
 type chunk struct {
-	b               []byte
-	candidates      jsonscan.Span
-	id, model       jsonscan.Span
-	usage, feedback jsonscan.Span
-	fault           jsonscan.Span
-	known           bool // it has a member of an answer
+	b          []byte
+	candidates jsonscan.Span
+	first      candidate
+	single     bool // there is one candidate, which is first
+	id, model  jsonscan.Span
+	feedback   jsonscan.Span
+	fault      jsonscan.Span
+	counts     counts
+	known      bool // it has a member of an answer
 }
 
 // scan reads one payload and reports whether it is an answer or an error.
@@ -23,9 +27,9 @@ func (k *chunk) scan(b []byte) bool {
 		known := true
 		switch string(c.Name) {
 		case "candidates":
-			k.candidates = c.Skip()
+			k.list(&c)
 		case "usageMetadata":
-			k.usage = c.Skip()
+			k.counts = readCounts(&c)
 		case "responseId":
 			k.id = c.Skip()
 		case "modelVersion":
@@ -43,10 +47,31 @@ func (k *chunk) scan(b []byte) bool {
 	return c.End() && k.known
 }
 
+// list finds the candidates.
+func (k *chunk) list(c *jsonscan.Cursor) {
+	n := 0
+	if k.candidates.Start = c.I; c.Peek() == '[' {
+		k.candidates.Start = c.I
+		for c.Array(); c.Elem(); n++ {
+			if n == 0 {
+				k.first.read(c)
+			} else {
+				c.Skip()
+			}
+		}
+	} else {
+		c.Skip()
+	}
+	k.candidates.End, k.single = c.I, n == 1
+}
+
 // candidate is one answer's share of a chunk.
 type candidate struct {
 	index                  int64
 	parts, finish, message []byte
+	pieces                 int   // how many parts there are
+	piece                  piece // the first of them
+	logprobs               []byte
 }
 
 func (v *candidate) read(c *jsonscan.Cursor) {
@@ -65,6 +90,8 @@ func (v *candidate) read(c *jsonscan.Cursor) {
 			v.finish = c.Skip().Of(c.B)
 		case "finishMessage":
 			v.message = c.Skip().Of(c.B)
+		case "logprobsResult":
+			v.logprobs = c.Skip().Of(c.B)
 		default:
 			c.Skip()
 		}
@@ -77,11 +104,20 @@ func (v *candidate) content(c *jsonscan.Cursor) {
 		return
 	}
 	for c.Object(); c.Key(); {
-		if parts := string(c.Name) == "parts"; parts {
-			v.parts = c.Skip().Of(c.B)
-		} else {
+		if string(c.Name) != "parts" || c.Peek() != '[' {
 			c.Skip()
+			continue
 		}
+		start := c.I
+		v.pieces = 0
+		for c.Array(); c.Elem(); v.pieces++ {
+			if v.pieces == 0 {
+				v.piece.read(c)
+			} else {
+				c.Skip()
+			}
+		}
+		v.parts = c.B[start:c.I]
 	}
 }
 
@@ -131,23 +167,23 @@ func number(c *jsonscan.Cursor) (n int64) {
 // counts is a usageMetadata: the running total of one request.
 type counts struct{ prompt, tools, cached, candidates, thoughts int64 }
 
-func readCounts(b []byte) (n counts) {
-	if len(b) == 0 || b[0] != '{' {
+func readCounts(c *jsonscan.Cursor) (n counts) {
+	if c.Peek() != '{' {
+		c.Skip()
 		return n
 	}
-	c := jsonscan.Cursor{B: b, Limit: maxDepth}
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "promptTokenCount":
-			n.prompt = number(&c)
+			n.prompt = number(c)
 		case "toolUsePromptTokenCount":
-			n.tools = number(&c)
+			n.tools = number(c)
 		case "cachedContentTokenCount":
-			n.cached = number(&c)
+			n.cached = number(c)
 		case "candidatesTokenCount":
-			n.candidates = number(&c)
+			n.candidates = number(c)
 		case "thoughtsTokenCount":
-			n.thoughts = number(&c)
+			n.thoughts = number(c)
 		default:
 			c.Skip()
 		}

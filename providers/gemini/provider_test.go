@@ -77,7 +77,7 @@ func TestModelRules(t *testing.T) {
 		{func(o *Options) { o.Thinking = "level" }, "m", effort("low"), config(`"thinkingConfig":{"includeThoughts":true,"thinkingLevel":"LOW"}`)},
 		{func(o *Options) { o.Thinking = "budget" }, "gemini-3-pro", effort("low"), config(`"thinkingConfig":{"includeThoughts":true,"thinkingBudget":1024}`)},
 		{func(o *Options) { o.Thinking = "off" }, "gemini-3-pro", effort("low"), "refused reasoning_effort"},
-		{func(o *Options) { o.Thinking, o.Drop = "off", true }, "gemini-3-pro", effort("low") + `,"logprobs":true`, "} dropped reasoning_effort, logprobs"},
+		{func(o *Options) { o.Thinking, o.Drop = "off", true }, "gemini-3-pro", effort("low") + `,"logit_bias":{"1":1}`, "} dropped reasoning_effort, logit_bias"},
 		{func(o *Options) { o.Safety = "OFF" }, "m", "", `,"safetySettings":[{"category":"HARM_CATEGORY_HARASSMENT","threshold":"OFF"},{"category":"HARM_CATEGORY_HATE_SPEECH","threshold":"OFF"},` +
 			`{"category":"HARM_CATEGORY_SEXUALLY_EXPLICIT","threshold":"OFF"},{"category":"HARM_CATEGORY_DANGEROUS_CONTENT","threshold":"OFF"},{"category":"HARM_CATEGORY_CIVIC_INTEGRITY","threshold":"OFF"}]}`},
 	} {

@@ -46,6 +46,8 @@ type generation struct {
 	MIME        string          `json:"responseMimeType,omitempty"`
 	Schema      json.RawMessage `json:"responseJsonSchema,omitempty"`
 	Thinking    *thinking       `json:"thinkingConfig,omitempty"`
+	Scored      bool            `json:"responseLogprobs,omitempty"`
+	Likely      int64           `json:"logprobs,omitempty"` // how many others with each
 }
 
 type safety struct {
@@ -60,7 +62,7 @@ var harms = []string{"HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROU
 // cannot be asked of this model.
 func (t target) translate(req *providers.Request) (*request, error) {
 	r := &request{target: t, rules: t.rules(), req: req, asked: ask.Read(req, kind, t.opt.Drop)}
-	steps := []func() error{r.converse, r.callTools, r.bound, r.sample, r.penalize, r.shape, r.think, r.label, r.asked.Rest}
+	steps := []func() error{r.converse, r.callTools, r.bound, r.sample, r.penalize, r.shape, r.think, r.logprobs, r.label, r.asked.Rest}
 	switch req.Op {
 	case providers.Chat:
 	case providers.Completions:
@@ -174,6 +176,12 @@ func (r *request) shape() error {
 	}
 	r.out.Config.MIME, r.out.Config.Schema = "application/json", schema
 	return nil
+}
+
+// logprobs asks for log probabilities, which not every model has.
+func (r *request) logprobs() (err error) {
+	r.out.Config.Scored, r.out.Config.Likely, err = r.asked.Logprobs()
+	return err
 }
 
 // label sets what is neither text nor its form.

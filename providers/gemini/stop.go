@@ -22,8 +22,8 @@ var failures = map[string]bool{
 }
 
 // stopped notes a finish reason; the last one counts.
-func (r *reader) stopped(o *choice) {
-	word := text(r.one.finish)
+func (r *reader) stopped(o *choice, v *candidate) {
+	word := text(v.finish)
 	if word == "" {
 		return
 	}
@@ -33,7 +33,7 @@ func (r *reader) stopped(o *choice) {
 		o.stop = "stop"
 		o.failed = &providers.Error{Kind: providers.UpstreamFailed, Target: r.name, Type: word,
 			Message: "the model gave no usable answer: " + word}
-		if why := text(r.one.message); why != "" {
+		if why := text(v.message); why != "" {
 			o.failed.Message += ": " + why
 		}
 	case o.stop == "":
@@ -69,7 +69,7 @@ func (r *reader) finish() error {
 		if o.calls > 0 && o.stop == "stop" {
 			o.stop = "tool_calls"
 		}
-		r.batch.Add(streaming.Event{Kind: streaming.Stop, Index: i, Stop: o.stop})
+		r.batch.Add(streaming.Event{Kind: streaming.Stop, Index: i, Stop: o.stop, Logprobs: o.scores.Rest()})
 	}
 	if begun == 0 {
 		return r.unfinished()

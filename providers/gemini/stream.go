@@ -47,6 +47,7 @@ type choice struct {
 	calls  int
 	stop   string // of OpenAI's, as last told; "" while it runs
 	failed *providers.Error
+	scores deltas.Scores
 }
 
 // newReader stays out of relay's frame, which every waiting stream keeps on its stack.
@@ -176,7 +177,7 @@ func blocks(feedback []byte) bool {
 // count keeps the last total. The first is told at once: a caller who leaves early has
 // paid for the prompt.
 func (r *reader) count() {
-	n := readCounts(r.chunk.usage.Of(r.chunk.b))
+	n := r.chunk.counts
 	if n == (counts{}) {
 		return
 	}
@@ -196,57 +197,75 @@ func (n *counts) usage() *streaming.UsageData {
 
 func (r *reader) candidates() error {
 	k := &r.chunk
+	if k.single {
+		return r.candidate(&k.first)
+	}
 	c := jsonscan.Cursor{B: k.b[:k.candidates.End], I: k.candidates.Start, Limit: maxDepth}
 	if k.candidates.Empty() || c.Peek() != '[' {
 		return nil
 	}
 	for c.Array(); c.Elem(); {
-		v := &r.one
-		v.read(&c)
-		if v.index >= maxChoices {
-			return r.protocolError("candidate " + strconv.FormatInt(v.index, 10))
+		r.one.read(&c)
+		if err := r.candidate(&r.one); err != nil {
+			return err
 		}
-		for int(v.index) >= len(r.choices) {
-			r.choices = append(r.choices, choice{})
-		}
-		o := &r.choices[v.index]
-		o.begun = true
-		r.parts(o, v.parts)
-		r.stopped(o)
 	}
 	return nil
 }
 
-func (r *reader) parts(o *choice, parts []byte) {
-	c := jsonscan.Cursor{B: parts, Limit: maxDepth}
+func (r *reader) candidate(v *candidate) error {
+	if v.index >= maxChoices {
+		return r.protocolError("candidate " + strconv.FormatInt(v.index, 10))
+	}
+	for int(v.index) >= len(r.choices) {
+		r.choices = append(r.choices, choice{})
+	}
+	o := &r.choices[v.index]
+	o.begun = true
+	if len(v.logprobs) > 0 {
+		o.score(v.logprobs)
+	}
+	if v.pieces == 1 {
+		r.part(o, int(v.index), &v.piece)
+	} else {
+		r.parts(o, v)
+	}
+	r.stopped(o, v)
+	return nil
+}
+
+func (r *reader) parts(o *choice, v *candidate) {
+	c := jsonscan.Cursor{B: v.parts, Limit: maxDepth}
 	if c.Peek() != '[' {
 		return
 	}
-	index := int(r.one.index)
 	for c.Array(); c.Elem(); {
-		v := &r.piece
-		v.read(&c)
-		switch {
-		case v.call != nil:
-			r.call(o, index)
-		case v.other:
-			r.progress.AddRepaired() // an image or a file has no place in a chat answer
-		case len(v.text) > len(`""`):
-			kind := streaming.Text
-			if v.thought {
-				kind = streaming.Reasoning
-			}
-			o.some = o.some || v.text[0] == '"'
-			r.batch.AddText(kind, index, v.text)
-		}
+		r.piece.read(&c)
+		r.part(o, int(v.index), &r.piece)
+	}
+}
+
+func (r *reader) part(o *choice, index int, v *piece) {
+	switch {
+	case v.call != nil:
+		r.call(o, index, v)
+	case v.other:
+		r.progress.AddRepaired() // an image or a file has no place in a chat answer
+	case len(v.text) <= len(`""`):
+	case v.thought:
+		o.some = o.some || v.text[0] == '"'
+		r.batch.AddText(streaming.Reasoning, index, v.text)
+	default:
+		o.some = o.some || v.text[0] == '"'
+		r.batch.AddScored(streaming.Text, index, v.text, &o.scores)
 	}
 }
 
 // call tells a function call, which comes whole. Its id is made up of the answer's when
 // there is none, so that the caller's next turn finds its signature.
-func (r *reader) call(o *choice, index int) {
+func (r *reader) call(o *choice, index int, v *piece) {
 	t := &streaming.ToolDelta{Index: o.calls, Args: "{}"}
-	c := jsonscan.Cursor{B: r.piece.call, Limit: maxDepth}
+	c := jsonscan.Cursor{B: v.call, Limit: maxDepth}
 	if c.Peek() != '{' {
 		return
 	}
@@ -270,7 +289,7 @@ func (r *reader) call(o *choice, index int) {
 	}
 	o.calls++
 	o.some = true
-	if signature := text(r.piece.signature); signature != "" {
+	if signature := text(v.signature); signature != "" {
 		r.memory.Keep(t.ID, r.model, signature, len(signature))
 	}
 	r.batch.Add(streaming.Event{Kind: streaming.ToolCall, Index: index, Tool: t})

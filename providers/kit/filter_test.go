@@ -303,7 +303,7 @@ func FuzzThink(f *testing.F) {
 				if k.Passes(rest[:n]) {
 					events = append(events, text(7, rest[:n])...)
 				} else {
-					events = k.Push(events, rest[:n])
+					events = k.Push(events, rest[:n], nil)
 				}
 				rest = rest[n:]
 			}

@@ -16,6 +16,7 @@ type Matcher struct {
 	stops  []string
 	firsts firsts
 	held   string
+	trail  trail // of what is held
 }
 
 // NewMatcher ignores empty sequences; stops is not kept.
@@ -24,17 +25,19 @@ func NewMatcher(stops []string) Matcher {
 	return Matcher{stops: own, firsts: firstsOf(own...)}
 }
 
-// Push takes the next piece and returns what may be passed on. matched says that a
-// sequence was found: it and what stands behind it are dropped, and the matcher must
-// not be used again.
-func (m *Matcher) Push(text string) (pass string, matched bool) {
+// Push takes the next piece, with the log probabilities of its tokens or nil, and returns
+// what may be passed on, with its own. matched says that a sequence was found: it and what
+// stands behind it are dropped, and the matcher must not be used again.
+func (m *Matcher) Push(text string, probs *streaming.LogprobData) (pass string, of *streaming.LogprobData, matched bool) {
 	if m.held == "" && !m.firsts.in(text) {
-		return text, false
+		return text, probs, false
 	}
+	m.trail.come(len(m.held), text, probs)
 	text = m.held + text
 	if at := m.find(text); at >= 0 {
-		m.held = ""
-		return text[:at], true
+		of = m.trail.take(0, at)
+		m.held, m.trail = "", nil
+		return text[:at], of, true
 	}
 	hold := 0
 	for _, s := range m.stops {
@@ -44,7 +47,10 @@ func (m *Matcher) Push(text string) (pass string, matched bool) {
 	if hold > 0 { // text is valid until the caller's next step only
 		m.held = strings.Clone(m.held)
 	}
-	return text[:len(text)-hold], false
+	pass = text[:len(text)-hold]
+	of = m.trail.take(0, len(pass))
+	m.trail.shift(len(pass))
+	return pass, of, false
 }
 
 // find returns where the sequence that ends first begins, or -1.
@@ -59,10 +65,10 @@ func (m *Matcher) find(text string) int {
 }
 
 // Rest returns what was held back, when no more text follows.
-func (m *Matcher) Rest() string {
-	rest := m.held
+func (m *Matcher) Rest() (rest string, of *streaming.LogprobData) {
+	rest, of = m.held, m.trail.take(0, len(m.held))
 	m.held = ""
-	return rest
+	return rest, of
 }
 
 // Stops ends the choices of an answer at stop sequences.
@@ -151,17 +157,17 @@ func (f *stopFilter) choice(index int) *stopChoice {
 // event passes on what is certain of an event.
 func (f *stopFilter) event(c *stopChoice, ev *streaming.Event) {
 	if ev.Kind != streaming.Text {
-		f.text(c, c.Rest())
+		f.rest(c)
 		f.out = append(f.out, *ev)
 		if ev.Kind == streaming.Stop || ev.Stop != "" {
 			f.end(c)
 		}
 		return
 	}
-	pass, matched := c.Push(ev.Text)
+	pass, probs, matched := c.Push(ev.Text, ev.Logprobs)
 	switch {
 	case matched:
-		f.text(c, pass)
+		f.text(c, pass, probs)
 		f.matched = true
 		f.out = append(f.out, streaming.Event{Kind: streaming.Stop, Index: c.index, Stop: "stop"})
 		f.end(c)
@@ -171,11 +177,9 @@ func (f *stopFilter) event(c *stopChoice, ev *streaming.Event) {
 			f.end(c)
 		}
 	default:
+		f.text(c, pass, probs)
 		if ev.Stop != "" {
-			pass += c.Rest()
-		}
-		f.text(c, pass)
-		if ev.Stop != "" {
+			f.rest(c)
 			f.out = append(f.out, streaming.Event{Kind: streaming.Stop, Index: c.index, Stop: ev.Stop})
 			f.end(c)
 		}
@@ -187,10 +191,16 @@ func (f *stopFilter) end(c *stopChoice) {
 	f.ended++
 }
 
-func (f *stopFilter) text(c *stopChoice, text string) {
+func (f *stopFilter) text(c *stopChoice, text string, probs *streaming.LogprobData) {
 	if text != "" {
-		f.out = append(f.out, streaming.Event{Kind: streaming.Text, Index: c.index, Text: text})
+		f.out = append(f.out, streaming.Event{Kind: streaming.Text, Index: c.index, Text: text, Logprobs: probs})
 	}
+}
+
+// rest passes on what was held.
+func (f *stopFilter) rest(c *stopChoice) {
+	text, probs := c.Rest()
+	f.text(c, text, probs)
 }
 
 func (f *stopFilter) tellUsage() {
@@ -207,7 +217,7 @@ func (f *stopFilter) flush(yield func([]streaming.Event, error) bool) bool {
 	f.out = f.out[:0]
 	for _, index := range slices.Sorted(maps.Keys(f.choices)) {
 		if c := f.choices[index]; !c.ended {
-			f.text(c, c.Rest())
+			f.rest(c)
 		}
 	}
 	return len(f.out) == 0 || yield(f.out, nil)

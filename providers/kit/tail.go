@@ -10,7 +10,8 @@ import (
 
 // TrimEnd returns src without the one of texts that a choice ends with, if its reason
 // to end is "stop": some servers show the mark by which a model says that it is done.
-// Only an end of text that could be such a mark is held back; an error drops it.
+// Only an end of text that could be such a mark is held back; an error drops it. Text that
+// was held loses its log probabilities, which no server that shows the mark has.
 func TrimEnd(src streaming.Stream, texts []string) streaming.Stream {
 	first := NewMatcher(texts)
 	if len(first.stops) == 0 {

@@ -58,13 +58,16 @@ func (f *thinkFilter) event(ev *streaming.Event) {
 	}
 	if ev.Kind != streaming.Text {
 		f.out = append(c.Rest(f.out), *ev)
+		if ev.Kind == streaming.Reasoning { // who tells thoughts apart itself is not searched
+			c.at = outside
+		}
 		return
 	}
 	if c.Passes(ev.Text) {
 		f.out = append(f.out, *ev)
 		return
 	}
-	f.out = c.Push(f.out, ev.Text)
+	f.out = c.Push(f.out, ev.Text, ev.Logprobs)
 	if ev.Stop != "" {
 		f.out = append(c.Rest(f.out), streaming.Event{Kind: streaming.Stop, Index: ev.Index, Stop: ev.Stop})
 	}
@@ -85,6 +88,8 @@ type Splitter struct {
 	index       int
 	at          place
 	held        string
+	trail       trail // of what is held
+	length      int   // of the text that is looked at
 }
 
 // Splitter returns the splitter of one choice.
@@ -130,11 +135,19 @@ func (s *Splitter) begins(text string) bool {
 
 const white = " \t\r\n"
 
-// Push takes the next piece and appends what is certain of it to dst, as events without
-// Raw. What could still become a mark is held; nothing else is.
-func (s *Splitter) Push(dst []streaming.Event, text string) []streaming.Event {
+// Push takes the next piece, with the log probabilities of its tokens or nil, and appends
+// what is certain of it to dst, as events without Raw. What could still become a mark is
+// held; nothing else is. Tokens of marks are left out.
+func (s *Splitter) Push(dst []streaming.Event, text string, probs *streaming.LogprobData) []streaming.Event {
+	s.trail.come(len(s.held), text, probs)
 	text = s.held + text
-	s.held = ""
+	s.held, s.length = "", len(text)
+	dst = s.split(dst, text)
+	s.trail.shift(s.length - len(s.held))
+	return dst
+}
+
+func (s *Splitter) split(dst []streaming.Event, text string) []streaming.Event {
 	for text != "" {
 		switch s.at {
 		case atStart:
@@ -155,7 +168,7 @@ func (s *Splitter) Push(dst []streaming.Event, text string) []streaming.Event {
 		case inside:
 			dst, text = s.think(dst, text)
 		case outside:
-			return s.add(dst, streaming.Text, text)
+			return s.add(dst, streaming.Text, text, s.length-len(text))
 		}
 	}
 	return dst
@@ -163,13 +176,14 @@ func (s *Splitter) Push(dst []streaming.Event, text string) []streaming.Event {
 
 // think passes on thoughts and returns what stands behind their end.
 func (s *Splitter) think(dst []streaming.Event, text string) (_ []streaming.Event, rest string) {
+	from := s.length - len(text)
 	if before, after, found := strings.Cut(text, s.close); found {
 		s.at = closeSpace
-		return s.add(dst, streaming.Reasoning, before), after
+		return s.add(dst, streaming.Reasoning, before, from), after
 	}
 	hold := heldBack(text, s.close)
 	s.held = strings.Clone(text[len(text)-hold:])
-	return s.add(dst, streaming.Reasoning, text[:len(text)-hold]), ""
+	return s.add(dst, streaming.Reasoning, text[:len(text)-hold], from), ""
 }
 
 // Rest appends what was held to dst, for nothing follows that could make a mark of it.
@@ -181,12 +195,13 @@ func (s *Splitter) Rest(dst []streaming.Event) []streaming.Event {
 	if s.held = ""; s.at == atStart { // the answer has begun with it
 		kind, s.at = streaming.Text, outside
 	}
-	return s.add(dst, kind, text)
+	return s.add(dst, kind, text, 0)
 }
 
-func (s *Splitter) add(dst []streaming.Event, kind streaming.Kind, text string) []streaming.Event {
+// add appends a piece, which begins at from in the text that is looked at.
+func (s *Splitter) add(dst []streaming.Event, kind streaming.Kind, text string, from int) []streaming.Event {
 	if text == "" {
 		return dst
 	}
-	return append(dst, streaming.Event{Kind: kind, Index: s.index, Text: text})
+	return append(dst, streaming.Event{Kind: kind, Index: s.index, Text: text, Logprobs: s.trail.take(from, from+len(text))})
 }

@@ -36,6 +36,8 @@ type generatedReader struct {
 	wanted []output
 	answer answer
 	data   [][]byte // of the tensors, used again
+	own    bool     // an event of the model's has come
+	odd    bool     // one has come that has nothing of it
 }
 
 // oneElement is the shape of a scalar.
@@ -46,9 +48,10 @@ var oneElement = []int64{1}
 func (g *generatedReader) read(text []byte) (*answer, error) {
 	c := jsonscan.Cursor{B: text, Limit: maxNesting}
 	g.answer.tensors = g.answer.tensors[:0]
-	reported := false
+	reported, own := false, false
 	for c.Object(); c.Key(); {
 		name := g.name(c.Name)
+		own = own || name != "" || string(c.Name) == "model_name"
 		isError := string(c.Name) == "error"
 		v := c.Skip().Of(text)
 		switch {
@@ -65,6 +68,7 @@ func (g *generatedReader) read(text []byte) (*answer, error) {
 	case reported:
 		return nil, errReported
 	default:
+		g.own, g.odd = g.own || own, g.odd || !own
 		return &g.answer, nil
 	}
 }

@@ -292,7 +292,7 @@ func (h *overHTTP) events(c *call, body io.Reader, take func(*answer) bool) (fin
 	for {
 		got, err := frames.Next()
 		if err != nil {
-			return h.end(err, frames.Unfinished(), take)
+			return h.end(err, frames.Unfinished(), reader.odd && !reader.own, take)
 		}
 		for i := range got {
 			a, err := reader.read(got[i].Data)
@@ -320,8 +320,8 @@ func (h *overHTTP) events(c *call, body io.Reader, take func(*answer) bool) (fin
 	}
 }
 
-// end judges the end of a stream.
-func (h *overHTTP) end(err error, unfinished bool, take func(*answer) bool) (finished bool, fault error) {
+// end judges the end of a stream; strange says that nothing of the model's has come.
+func (h *overHTTP) end(err error, unfinished, strange bool, take func(*answer) bool) (finished bool, fault error) {
 	large := new(streaming.FrameTooLargeError)
 	switch {
 	case errors.As(err, &large):
@@ -330,6 +330,9 @@ func (h *overHTTP) end(err error, unfinished bool, take func(*answer) bool) (fin
 		return false, h.broken(err)
 	case unfinished:
 		return false, h.broken(io.ErrUnexpectedEOF)
+	case strange:
+		return false, &providers.Error{Kind: providers.Protocol, Target: h.name,
+			Message: "expected events with the outputs of the model's schema, and got events that have none of them; does base_url name the right server and port?"}
 	default:
 		take(&answer{final: true})
 		return true, nil

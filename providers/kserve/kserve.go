@@ -99,6 +99,13 @@ func New(opt Options) *Provider {
 	return p
 }
 
+// Close ends the gRPC connection of a provider that is used no more.
+func (p *Provider) Close() {
+	if g, ok := p.via.(*overGRPC); ok {
+		_ = g.cc.Close()
+	}
+}
+
 // Target returns a Provider that asks this upstream for one model, whatever name the
 // caller used.
 func (p *Provider) Target(model string) providers.Provider { return target{p, model} }

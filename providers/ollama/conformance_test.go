@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/providers"
+	"sluice/providers/kit"
 	"sluice/providers/providertest"
 	"sluice/providers/upstream"
 	"sluice/streaming"
@@ -16,7 +17,7 @@ import (
 
 // newTarget is an adapter of a server under test.
 func newTarget(baseURL string, change func(*Options)) target {
-	o := Options{Upstream: upstream.Options{Name: "up", BaseURL: baseURL}, MaxEvent: providertest.MaxEvent, MaxAnswer: providertest.MaxAnswer}
+	o := Options{Upstream: upstream.Options{Name: "up", BaseURL: baseURL}, Think: &kit.Think{}, MaxEvent: providertest.MaxEvent, MaxAnswer: providertest.MaxAnswer}
 	if change != nil {
 		change(&o)
 	}
@@ -25,8 +26,8 @@ func newTarget(baseURL string, change func(*Options)) target {
 
 // play reads a body as an answer.
 func play(req *providers.Request, p *streaming.Progress, body io.Reader) streaming.Stream {
-	return thinking(req, func(yield func([]streaming.Event, error) bool) {
-		t := newTarget("http://127.0.0.1:1", nil)
+	t := newTarget("http://127.0.0.1:1", nil)
+	return t.thinking(req, func(yield func([]streaming.Event, error) bool) {
 		r, err := t.translate(req)
 		if err != nil {
 			yield(nil, err)

@@ -36,6 +36,8 @@ func (l *line) member(c *jsonscan.Cursor) {
 	case "error":
 		l.known = true
 		l.fault = c.Skip()
+	case "logprobs":
+		l.logprobs = c.Skip()
 	case "prompt_eval_count":
 		l.counts.prompt = number(c)
 	case "eval_count":

@@ -28,6 +28,10 @@ type Options struct {
 	// ModelOptions is a JSON object of Ollama's options that every call carries, such as
 	// {"num_ctx":8192}; what the caller asks for goes before it. Nil: none.
 	ModelOptions []byte
+	// Think tells the thoughts in a chat's text from the answer, where Ollama has not: it
+	// parses those of models whose template it understands, and of no model before version
+	// 0.9. Nil leaves them in it.
+	Think *kit.Think
 	// Raw sends the prompts of /completions without the model's template.
 	Raw bool
 	// Drop leaves out what Ollama cannot do, and says so in a header of the answer,
@@ -63,16 +67,15 @@ type target struct {
 type yielder = func([]streaming.Event, error) bool
 
 func (t target) Stream(ctx context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {
-	return thinking(req, t.stream(ctx, req, prog))
+	return t.thinking(req, t.stream(ctx, req, prog))
 }
 
-// thinking finds thoughts in the text of a chat: Ollama parses those of models whose
-// template it understands, and of no model before version 0.9.
-func thinking(req *providers.Request, src streaming.Stream) streaming.Stream {
-	if req.Op != providers.Chat {
+// thinking tells the thoughts in the text of a chat apart.
+func (t target) thinking(req *providers.Request, src streaming.Stream) streaming.Stream {
+	if t.opt.Think == nil || req.Op != providers.Chat {
 		return src
 	}
-	return kit.Think{}.Filter(src)
+	return t.opt.Think.Filter(src)
 }
 
 func (t target) stream(ctx context.Context, req *providers.Request, prog *streaming.Progress) streaming.Stream {

@@ -163,12 +163,12 @@ func TestTraitsAreRemembered(t *testing.T) {
 func TestDrop(t *testing.T) {
 	f, url := start(t, map[string]string{"plain": plain})
 	p := newTarget(url, func(o *Options) { o.Drop = true }).Provider
-	meta, err := chatWith(t, p, "plain", oneTool+`,"tool_choice":"required","logprobs":true,"n":2,"reasoning_effort":"high","user":"u"`)
+	meta, err := chatWith(t, p, "plain", oneTool+`,"tool_choice":"required","logit_bias":{"1":1},"n":2,"reasoning_effort":"high","user":"u"`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := meta.Header.Get("x-sluice-dropped-params"); got != "tool_choice, n, logprobs, tools, reasoning_effort" &&
-		got != "tool_choice, logprobs, n, tools, reasoning_effort" {
+	if got := meta.Header.Get("x-sluice-dropped-params"); got != "tool_choice, n, logit_bias, tools, reasoning_effort" &&
+		got != "tool_choice, logit_bias, n, tools, reasoning_effort" {
 		t.Errorf("dropped %q", got)
 	}
 	if sent := f.chats[0]; sent["tools"] != nil || sent["think"] != nil || sent["n"] != nil {

@@ -200,10 +200,27 @@ func (t target) generation(r *request) error {
 	for _, own := range []string{"truncate", "shift"} {
 		r.set(own, r.asked.Take(own))
 	}
+	if err := r.logprobs(); err != nil {
+		return err
+	}
 	if err := t.common(r); err != nil {
 		return err
 	}
 	return r.sampling()
+}
+
+// logprobs asks for log probabilities, which servers have from version 0.12.11 on; older
+// ones answer without.
+func (r *request) logprobs() error {
+	want, top, err := r.asked.Logprobs()
+	if err != nil || !want {
+		return err
+	}
+	r.set("logprobs", []byte("true"))
+	if top > 0 {
+		r.set("top_logprobs", strconv.AppendInt(nil, top, 10))
+	}
+	return nil
 }
 
 // common takes what every call can carry.

@@ -23,6 +23,7 @@ type reader struct {
 	progress *streaming.Progress
 	batch    deltas.Batch
 	line     line
+	scores   deltas.Scores
 
 	begun     bool // some line was Ollama's
 	calls     int  // told so far
@@ -35,7 +36,7 @@ type line struct {
 	b                   []byte
 	text, thinking      jsonscan.Span
 	calls, reason       jsonscan.Span
-	fault               jsonscan.Span
+	fault, logprobs     jsonscan.Span
 	done, known, listed bool
 	counts              counts
 }
@@ -101,8 +102,11 @@ func (r *reader) one(b []byte) error {
 	if !isNull(l.fault.Of(b)) {
 		return r.inBody(b)
 	}
-	r.batch.AddText(streaming.Reasoning, 0, l.thinking.Of(b))
-	r.batch.AddText(streaming.Text, 0, l.text.Of(b))
+	if !l.logprobs.Empty() {
+		r.score()
+	}
+	r.batch.AddScored(streaming.Reasoning, 0, l.thinking.Of(b), &r.scores)
+	r.batch.AddScored(streaming.Text, 0, l.text.Of(b), &r.scores)
 	if l.listed {
 		r.addCalls()
 	}
@@ -110,6 +114,18 @@ func (r *reader) one(b []byte) error {
 		r.finish()
 	}
 	return nil
+}
+
+// tokenWords are the server's names for what it tells of a token, which are OpenAI's.
+var tokenWords = deltas.Words{Token: "token", Logprob: "logprob", Bytes: "bytes", Top: "top_logprobs"}
+
+// score reads the log probabilities of a line.
+//
+//go:noinline
+func (r *reader) score() {
+	v := r.line.logprobs
+	c := jsonscan.Cursor{B: r.line.b[:v.End], I: v.Start, Limit: maxDepth}
+	r.scores.Add(tokenWords.ReadTokens(nil, &c))
 }
 
 // addCalls tells the tool calls of a line, which come whole. Their order in the answer

@@ -210,8 +210,8 @@ func (p *Provider) remember(name string, t *traits) {
 const (
 	does    = providers.ToolMessages | providers.JSONObject | providers.JSONSchema | providers.Prefill
 	doesNot = providers.ModerationsRoute | providers.ResponsesRoute | providers.OtherRoutes | providers.Tensors |
-		providers.Audio | providers.Files | providers.Logprobs | providers.Choices
-	leavesOut = providers.Logprobs | providers.Choices | providers.Tools | providers.Reasoning | providers.Suffix
+		providers.Audio | providers.Files | providers.Choices
+	leavesOut = providers.Choices | providers.Tools | providers.Reasoning | providers.Suffix
 	ofModel   = providers.Vision | providers.Tools | providers.Reasoning | providers.Suffix
 )
 

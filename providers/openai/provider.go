@@ -157,12 +157,13 @@ func (c *call) settle(ctx context.Context, finished bool, prog *streaming.Progre
 // filters reports whether texts are searched, and must be known for that.
 func (c *call) filters() bool { return len(c.stops) > 0 || c.stream && len(c.eos) > 0 }
 
-// filter takes off what the server leaves on, and ends choices at stop sequences.
+// filter takes off what the server leaves on, and ends choices at stop sequences. The
+// thoughts in its texts have been told apart by the reader.
 func (c *call) filter(src streaming.Stream) streaming.Stream {
 	if c.stream { // only streams show the mark of the end
 		src = kit.TrimEnd(src, c.eos)
 	}
-	return kit.Stops{Sequences: c.stops, Choices: c.choices, Usage: func() *streaming.UsageData { return c.usage }}.Filter(src)
+	return kit.Ends{Stops: c.stops, Choices: c.choices, Usage: func() *streaming.UsageData { return c.usage }}.Filter(src)
 }
 
 // call says what is sent: the caller's own body but for the model and the wish for usage,

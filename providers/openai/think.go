@@ -93,7 +93,7 @@ func (r *reader) think(b []byte) []byte {
 		t.end(l.index)
 		return b
 	}
-	r.add(s.Push(r.batch, text))
+	r.add(s.Push(r.batch, text, nil))
 	if stop != "" {
 		r.add(s.Rest(r.batch))
 		t.end(l.index)
@@ -192,7 +192,7 @@ func splitWhole(think *kit.Think, content []byte) (thought, answer []byte) {
 		return nil, nil
 	}
 	var parts [2]string
-	for _, ev := range s.Rest(s.Push(nil, text)) {
+	for _, ev := range s.Rest(s.Push(nil, text, nil)) {
 		if ev.Kind == streaming.Reasoning {
 			parts[0] += ev.Text
 		} else {

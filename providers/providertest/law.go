@@ -105,6 +105,8 @@ func (l *law) typed(c *choice, ev *streaming.Event) {
 		l.fault("an empty text commits an answer in which nothing has been said")
 	case ev.Kind == streaming.Stop && !slices.Contains(reasons, ev.Stop):
 		l.fault("%q is no finish reason of OpenAI's", ev.Stop)
+	case ev.Logprobs != nil && (len(ev.Logprobs.Tokens) == 0 || ev.Kind == streaming.ToolCall):
+		l.fault("log probabilities of nothing")
 	case ev.Kind == streaming.ToolCall && ev.Tool == nil:
 		l.fault("a tool call without its Tool")
 	}

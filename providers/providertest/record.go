@@ -107,7 +107,31 @@ func (r *record) write(ev *streaming.Event) {
 			fmt.Fprintf(&r.out, " call=%d id=%s name=%s args=%q", c.Index, c.ID, c.Name, c.Args)
 		}
 	}
+	r.writeLogprobs(ev.Logprobs)
 	r.out.WriteByte('\n')
+}
+
+func (r *record) writeLogprobs(d *streaming.LogprobData) {
+	if d == nil {
+		return
+	}
+	one := func(p *streaming.TokenProb) {
+		fmt.Fprintf(&r.out, " %q=%v", p.Token, p.Logprob)
+		if p.Bytes != nil {
+			fmt.Fprintf(&r.out, " (%x)", p.Bytes)
+		}
+	}
+	r.out.WriteString(" logprobs")
+	for i := range d.Tokens {
+		one(&d.Tokens[i].TokenProb)
+		if top := d.Tokens[i].Top; len(top) > 0 {
+			r.out.WriteString(" of")
+			for j := range top {
+				one(&top[j])
+			}
+			r.out.WriteByte(';')
+		}
+	}
 }
 
 func (r *record) writeMeta(m *streaming.MetaData) {

@@ -54,8 +54,6 @@ type Suite struct {
 	Refusals []Refusal
 	// Lacks names demands on the transcripts that the protocol cannot meet: see Demands.
 	Lacks []string
-	// Except says of wrong servers, by name, why this adapter may take their answer.
-	Except map[string]string
 	// AtOnce says that content comes only with the whole answer, also to a caller who
 	// asked for a stream.
 	AtOnce bool

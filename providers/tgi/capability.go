@@ -9,9 +9,9 @@ import (
 
 // What the server's native API has, and what it has not but can be left out.
 const (
-	does      = providers.CompletionsRoute | providers.JSONObject | providers.JSONSchema
+	does      = providers.CompletionsRoute | providers.JSONObject | providers.JSONSchema | providers.Logprobs
 	inChat    = providers.ChatRoute | providers.Prefill
-	leavesOut = providers.Tools | providers.Logprobs | providers.Choices | providers.Reasoning | providers.Suffix
+	leavesOut = providers.Tools | providers.Choices | providers.Reasoning | providers.Suffix
 )
 
 // Capabilities implements router.Capable; the configuration says what the server does not.

@@ -28,8 +28,7 @@ func newTarget(t testing.TB, baseURL string, change func(*Options)) target {
 }
 
 var suite = providertest.Suite{
-	Except: map[string]string{"events of another, streamed": "events that say nothing are skipped: the answer counts as cut"},
-	New:    func(t testing.TB, baseURL string) providers.Provider { return newTarget(t, baseURL, nil) },
+	New: func(t testing.TB, baseURL string) providers.Provider { return newTarget(t, baseURL, nil) },
 	Play: func(req *providers.Request, p *streaming.Progress, body io.Reader) streaming.Stream {
 		template, _ := kit.NamedTemplate("chatml")
 		t := New(Options{Template: template, Think: &kit.Think{}, MaxEvent: providertest.MaxEvent, MaxAnswer: providertest.MaxAnswer}).Target(providertest.Model).(target)

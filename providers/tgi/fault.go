@@ -18,7 +18,7 @@ func (p *Provider) refusal(path string, resp *upstream.Answer) *providers.Error 
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	w := upstream.ReadWords(text)
 	if w.Type == "" && (resp.Status < 400 || resp.Status == http.StatusNotFound || resp.Status == http.StatusMethodNotAllowed) {
-		e := p.notTGI(path, fmt.Sprintf("status %d %s", resp.Status, http.StatusText(resp.Status)))
+		e := notTGI(p.name, path, fmt.Sprintf("status %d %s", resp.Status, http.StatusText(resp.Status)))
 		e.Status = resp.Status
 		return e
 	}
@@ -54,7 +54,7 @@ func classify(e *providers.Error) {
 }
 
 // notTGI says that another server answers.
-func (p *Provider) notTGI(path, came string) *providers.Error {
-	return &providers.Error{Kind: providers.Protocol, Target: p.name,
+func notTGI(target, path, came string) *providers.Error {
+	return &providers.Error{Kind: providers.Protocol, Target: target,
 		Message: fmt.Sprintf("the upstream sent %s where TGI's answer to %s was expected; base_url must name the root of a TGI server, such as http://127.0.0.1:3000", came, path)}
 }

@@ -34,7 +34,7 @@ func (p *Provider) Models(ctx context.Context) ([]providers.Model, error) {
 		ID string `json:"model_id"`
 	}
 	if json.Unmarshal(text, &info) != nil || info.ID == "" {
-		return nil, fmt.Errorf("listing models: %w", p.notTGI("/info", "something without a model_id"))
+		return nil, fmt.Errorf("listing models: %w", notTGI(p.name, "/info", "something without a model_id"))
 	}
 	return []providers.Model{{ID: info.ID, OwnedBy: "tgi", Raw: text}}, nil
 }

@@ -16,6 +16,9 @@ import (
 // kind is how refusals name this adapter.
 const kind = "tgi"
 
+// streamPath is where answers are streamed.
+const streamPath = "/generate_stream"
+
 // request is one request as the server gets it.
 type request struct {
 	req    *providers.Request
@@ -24,6 +27,7 @@ type request struct {
 	stream bool // the server is asked for a stream
 	prompt string
 	params []param
+	scored bool // log probabilities are asked for
 	// The ends are enforced here, for the server's own leave the sequence in the text.
 	marks []string   // of the model's format
 	stops []string   // the caller's
@@ -89,7 +93,7 @@ func (t target) thoughtful(r *request, src streaming.Stream) streaming.Stream {
 func (t target) translate(req *providers.Request) (*request, error) {
 	r := &request{req: req, asked: ask.Read(req, kind, t.opt.Drop), path: "/generate", stream: req.Stream}
 	if r.stream {
-		r.path = "/generate_stream"
+		r.path = streamPath
 	}
 	r.defaults(t.opt.Parameters)
 	var err error
@@ -104,7 +108,7 @@ func (t target) translate(req *providers.Request) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, take := range []func() error{r.lengthAndSeed, r.sampling, r.format, r.stop, r.own, r.asked.Rest} {
+	for _, take := range []func() error{r.lengthAndSeed, r.sampling, r.logprobs, r.format, r.stop, r.own, r.asked.Rest} {
 		if err := take(); err != nil {
 			return nil, err
 		}
@@ -266,6 +270,15 @@ func (r *request) sampling() error {
 	return nil
 }
 
+// logprobs asks for the likeliest tokens; how likely the chosen ones were is always told.
+func (r *request) logprobs() error {
+	want, top, err := r.asked.Logprobs()
+	if r.scored = want; top > 0 {
+		r.set("top_n_tokens", strconv.AppendInt(nil, top, 10))
+	}
+	return err
+}
+
 // format takes the demand for JSON, in OpenAI's form or in the server's.
 func (r *request) format() error {
 	form, schema, err := r.asked.Format()
@@ -295,7 +308,7 @@ func (r *request) stop() (err error) {
 	}
 	sent := slices.Concat(r.stops, r.marks)
 	if r.think != nil && len(r.stops) > 0 {
-		sent, r.stream, r.path = r.marks, true, "/generate_stream"
+		sent, r.stream, r.path = r.marks, true, streamPath
 	}
 	if len(sent) == 0 {
 		return nil

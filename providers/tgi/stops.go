@@ -23,8 +23,8 @@ func (s *stopper) cut(batch []streaming.Event) (out []streaming.Event, ended int
 		ev := batch[i]
 		switch ev.Kind {
 		case streaming.Text:
-			pass, marked := s.marks.Push(ev.Text)
-			if s.answer(pass) || marked && s.rest() {
+			pass, probs, marked := s.marks.Push(ev.Text, ev.Logprobs)
+			if s.answer(pass, probs) || marked && s.rest() {
 				return s.out, i + 1
 			}
 			if marked {
@@ -44,14 +44,14 @@ func (s *stopper) cut(batch []streaming.Event) (out []streaming.Event, ended int
 }
 
 // answer takes text without marks and reports whether a sequence has ended the answer.
-func (s *stopper) answer(text string) (ended bool) {
+func (s *stopper) answer(text string, probs *streaming.LogprobData) (ended bool) {
 	switch {
 	case text == "":
 		return false
 	case s.split == nil || s.split.Passes(text):
-		return s.search(text)
+		return s.search(text, probs)
 	}
-	s.parts = s.split.Push(s.parts[:0], text)
+	s.parts = s.split.Push(s.parts[:0], text, probs)
 	return s.pieces()
 }
 
@@ -60,16 +60,16 @@ func (s *stopper) pieces() (ended bool) {
 	for _, p := range s.parts {
 		if p.Kind == streaming.Reasoning {
 			s.out = append(s.out, p)
-		} else if s.search(p.Text) {
+		} else if s.search(p.Text, p.Logprobs) {
 			return true
 		}
 	}
 	return false
 }
 
-func (s *stopper) search(text string) (ended bool) {
-	pass, matched := s.stops.Push(text)
-	s.text(pass)
+func (s *stopper) search(text string, probs *streaming.LogprobData) (ended bool) {
+	pass, probs, matched := s.stops.Push(text, probs)
+	s.text(pass, probs)
 	if matched {
 		s.out = append(s.out, streaming.Event{Kind: streaming.Stop, Stop: "stop"})
 	}
@@ -88,8 +88,8 @@ func (s *stopper) rest() (ended bool) {
 	return false
 }
 
-func (s *stopper) text(text string) {
+func (s *stopper) text(text string, probs *streaming.LogprobData) {
 	if text != "" {
-		s.out = append(s.out, streaming.Event{Kind: streaming.Text, Text: text})
+		s.out = append(s.out, streaming.Event{Kind: streaming.Text, Text: text, Logprobs: probs})
 	}
 }

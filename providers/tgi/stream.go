@@ -1,6 +1,7 @@
 package tgi
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,10 +23,14 @@ type reader struct {
 	batch     deltas.Batch
 	stops     *stopper // nil: none
 	event     event
+	scored    bool // log probabilities are asked for
+	scores    deltas.Scores
 	tokens    int64   // that have come
 	at        []int64 // how many had come with each event of the batch
 	estimate  func() int64
-	malformed int // in a row
+	malformed int  // in a row
+	begun     bool // an event of the server's has come
+	odd       bool // JSON has come that is none
 	done      bool
 	early     bool // ended by a stop sequence, before the server
 }
@@ -33,6 +38,7 @@ type reader struct {
 // event is what one event says. Spans are of its payload.
 type event struct {
 	text, whole, fault jsonscan.Span
+	token, likely      jsonscan.Span
 	known, special     bool
 	details            details
 }
@@ -40,6 +46,7 @@ type event struct {
 // details are what the server tells at the end of an answer.
 type details struct {
 	reason            jsonscan.Span
+	tokens, likely    jsonscan.Span // of answers that are not streamed
 	prompt, generated int64
 }
 
@@ -70,7 +77,7 @@ func (t target) relay(r *request, body io.Reader, prog *streaming.Progress, yiel
 //
 //go:noinline
 func newReader(name string, r *request, prog *streaming.Progress) *reader {
-	return &reader{name: name, progress: prog, stops: r.stopper(), estimate: r.req.PromptEstimate}
+	return &reader{name: name, progress: prog, stops: r.stopper(), scored: r.scored, estimate: r.req.PromptEstimate}
 }
 
 // read turns frames into a batch; the error stands behind the events before it.
@@ -109,6 +116,7 @@ func (r *reader) cut(events []streaming.Event, fault error) ([]streaming.Event, 
 func (r *reader) one(b []byte) error {
 	e := &r.event
 	if !e.scan(b) {
+		r.odd = r.odd || json.Valid(b)
 		r.progress.AddMalformed()
 		if r.malformed++; r.malformed >= maxMalformed {
 			return &providers.Error{Kind: providers.Protocol, Target: r.name,
@@ -116,13 +124,16 @@ func (r *reader) one(b []byte) error {
 		}
 		return nil
 	}
-	r.malformed = 0
+	r.malformed, r.begun = 0, true
 	if isSet(e.fault, b) {
 		return inBody(r.name, b)
 	}
 	r.tokens++
 	if !e.special {
-		r.batch.AddText(streaming.Text, 0, e.text.Of(b))
+		if r.scored {
+			r.score(b)
+		}
+		r.batch.AddScored(streaming.Text, 0, e.text.Of(b), &r.scores)
 	}
 	if isSet(e.whole, b) {
 		r.finish(b)
@@ -163,6 +174,9 @@ func (r *reader) end(err error) error {
 	if large := new(streaming.FrameTooLargeError); errors.As(err, &large) {
 		return &providers.Error{Kind: providers.EventTooLarge, Target: r.name, Message: large.Error()}
 	}
+	if r.odd && !r.begun && errors.Is(err, io.EOF) {
+		return notTGI(r.name, streamPath, "events that are none of it")
+	}
 	e := &providers.Error{Kind: providers.Truncated, Target: r.name, Message: "the upstream ended the answer before its last event (generated_text)"}
 	if !errors.Is(err, io.EOF) {
 		e.Message, e.Err = "the connection to the upstream broke before the answer was finished", err
@@ -178,13 +192,15 @@ func (e *event) scan(b []byte) bool {
 		switch string(c.Name) {
 		case "token":
 			e.known = true
-			e.token(&c)
+			e.read(&c)
 		case "generated_text":
 			e.known = true
 			e.whole = c.Skip()
 		case "error":
 			e.known = true
 			e.fault = c.Skip()
+		case "top_tokens":
+			e.likely = c.Skip()
 		case "details":
 			e.details.scan(&c)
 		default:
@@ -194,11 +210,13 @@ func (e *event) scan(b []byte) bool {
 	return c.End() && e.known
 }
 
-func (e *event) token(c *jsonscan.Cursor) {
+// read reads a token.
+func (e *event) read(c *jsonscan.Cursor) {
 	if c.Peek() != '{' {
 		c.Skip()
 		return
 	}
+	e.token.Start = c.I
 	for c.Object(); c.Key(); {
 		switch string(c.Name) {
 		case "text":
@@ -210,6 +228,7 @@ func (e *event) token(c *jsonscan.Cursor) {
 			c.Skip()
 		}
 	}
+	e.token.End = c.I
 }
 
 func (d *details) scan(c *jsonscan.Cursor) {
@@ -225,6 +244,10 @@ func (d *details) scan(c *jsonscan.Cursor) {
 			d.generated = number(c.Skip().Of(c.B))
 		case "input_length":
 			d.prompt = number(c.Skip().Of(c.B))
+		case "tokens":
+			d.tokens = c.Skip()
+		case "top_tokens":
+			d.likely = c.Skip()
 		default:
 			c.Skip()
 		}
@@ -257,11 +280,15 @@ func (t target) relayWhole(r *request, promptTokens string, body io.Reader, yiel
 		yield(nil, inBody(t.name, text))
 		return true
 	case !known || !isSet(e.whole, text):
-		yield(nil, t.notTGI(r.path, "something that is not its JSON"))
+		yield(nil, notTGI(t.name, r.path, "something that is not its JSON"))
 		return true
 	}
 	var batch deltas.Batch
-	batch.AddText(streaming.Text, 0, e.whole.Of(text))
+	var scores deltas.Scores
+	if r.scored {
+		scores = e.details.score(text)
+	}
+	batch.AddScored(streaming.Text, 0, e.whole.Of(text), &scores)
 	batch.Add(streaming.Event{Kind: streaming.Stop, Stop: stopOf(e.details.reason.Of(text))})
 	events := batch.Events()
 	if stops := r.stopper(); stops != nil {

@@ -97,7 +97,7 @@ func (t target) answer(r *request, resp *upstream.Answer, prog *streaming.Progre
 		yield(nil, t.refusal(r.path, resp))
 		return true
 	case !resp.IsType(want) && !resp.IsType("application/json"):
-		yield(nil, t.notTGI(r.path, "an answer of type "+resp.Header.Get("Content-Type")))
+		yield(nil, notTGI(t.name, r.path, "an answer of type "+resp.Header.Get("Content-Type")))
 		return false
 	case !yield([]streaming.Event{t.meta(r)}, nil):
 		return false

@@ -80,6 +80,30 @@ func TestScalars(t *testing.T) {
 	}
 }
 
+func TestLogprobs(t *testing.T) {
+	for _, c := range []struct {
+		op            providers.Op
+		members, want string
+	}{
+		{providers.Chat, ``, "false 0"}, {providers.Chat, `,"logprobs":false,"top_logprobs":0`, "false 0"}, {providers.Chat, `,"logprobs":null`, "false 0"},
+		{providers.Chat, `,"logprobs":true`, "true 0"}, {providers.Chat, `,"logprobs":true,"top_logprobs":20`, "true 20"},
+		{providers.Chat, `,"top_logprobs":1`, "!logprobs"}, {providers.Chat, `,"logprobs":true,"top_logprobs":21`, "!top_logprobs"},
+		{providers.Chat, `,"logprobs":3`, "!logprobs"}, {providers.Chat, `,"logprobs":true,"top_logprobs":-1`, "!top_logprobs"},
+		{providers.Completions, ``, "false 0"}, {providers.Completions, `,"logprobs":false`, "false 0"}, {providers.Completions, `,"logprobs":0`, "true 0"},
+		{providers.Completions, `,"logprobs":5`, "true 5"}, {providers.Completions, `,"logprobs":true`, "!logprobs"}, {providers.Completions, `,"logprobs":21`, "!logprobs"},
+	} {
+		q := reading(t, c.op, `{"model":"m","prompt":"x","messages":[{"role":"user","content":"Hi"}]`+c.members+`}`, true)
+		want, top, err := q.Logprobs()
+		got := fmt.Sprint(want, top)
+		if err != nil {
+			got = "!" + param(err)
+		}
+		if got != c.want || err == nil && (q.Has("logprobs") || q.Has("top_logprobs")) {
+			t.Errorf("%s %s: %s, want %s", c.op, c.members, got, c.want)
+		}
+	}
+}
+
 func TestRest(t *testing.T) {
 	for members, want := range map[string]string{
 		``: "", `,"user":"u","store":true,"metadata":{"a":"b"},"service_tier":"auto","prediction":{}`: "",

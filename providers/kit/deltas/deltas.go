@@ -40,6 +40,16 @@ func (b *Batch) AddText(kind streaming.Kind, choice int, v []byte) {
 	b.events = append(b.events, streaming.Event{Kind: kind, Index: choice})
 }
 
+// AddScored is AddText with the log probabilities of the text's tokens, where there are any.
+func (b *Batch) AddScored(kind streaming.Kind, choice int, v []byte, s *Scores) {
+	n := len(b.events)
+	b.AddText(kind, choice, v)
+	if len(b.events) > n && len(s.waiting) > 0 {
+		t := b.texts[len(b.texts)-1]
+		b.events[n].Logprobs = s.Of(t.to - t.from)
+	}
+}
+
 // Len is how many events the batch has.
 func (b *Batch) Len() int { return len(b.events) }
 
