@@ -26,7 +26,8 @@ type JournalOptions struct {
 	// fails with ErrJournalFull.
 	MaxBytes int64
 	// MaxAge is after which time a settlement is dropped and told instead of replayed; 0
-	// means 24 h, for which stores remember ids: a later one could count twice.
+	// means 24 h, for which stores remember the ids of those that were replayed: a later one could
+	// count twice. Those that had been sent before are dropped by the store, if it must.
 	MaxAge time.Duration
 	// Sync is how often what was written is forced to the disk; 0 means each 100 ms. It is
 	// what a machine that loses its power may lose; a killed process loses nothing.
@@ -116,7 +117,7 @@ func (j *Journal) Stats() JournalStats {
 }
 
 // Append writes a settlement. It is in the file when Append returns, and on the disk
-// shortly after. After an error it is not in the journal, and Stats has the error until
+// shortly after, with what its Past says but for the time. After an error it is not in the journal, and Stats has the error until
 // writing works again.
 func (j *Journal) Append(s *Settlement) error {
 	record, err := appendRecord(nil, s, time.Now())

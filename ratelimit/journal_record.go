@@ -29,6 +29,9 @@ type entry struct {
 	Want Cost        `json:"want"`
 	Used Cost        `json:"used"`
 	Row  *ledger.Row `json:"row,omitempty"` // nil: none is to be posted
+
+	Granted bool `json:"granted,omitempty"` // as in Past
+	Sent    bool `json:"sent,omitempty"`
 }
 
 var errRecordSize = errors.New("the settlement is too large for the journal")
@@ -38,6 +41,9 @@ func appendRecord(dst []byte, s *Settlement, at time.Time) ([]byte, error) {
 	e := entry{At: at, ID: s.Call.ID, Who: s.Call.Who, Want: s.Call.Want, Used: s.Used}
 	if s.Row.ID != "" {
 		e.Row = &s.Row
+	}
+	if s.Past != nil {
+		e.Granted, e.Sent = s.Past.Granted, s.Past.Sent
 	}
 	body, err := json.Marshal(&e)
 	if err != nil {
@@ -84,7 +90,8 @@ func nextRecord(text []byte) (s *Settlement, at time.Time, n int, err error) {
 	if err := json.Unmarshal(body, &e); err != nil || e.ID == "" {
 		return nil, at, n, errRecord
 	}
-	s = &Settlement{Call: &Call{ID: e.ID, Who: e.Who, Want: e.Want}, Used: e.Used}
+	s = &Settlement{Call: &Call{ID: e.ID, Who: e.Who, Want: e.Want}, Used: e.Used,
+		Past: &Past{Granted: e.Granted, Sent: e.Sent, At: e.At}}
 	if e.Row != nil {
 		s.Row = *e.Row
 	}

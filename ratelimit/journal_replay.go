@@ -66,6 +66,8 @@ func (j *Journal) replaySegment(ctx context.Context, s *segment, settle func(con
 			switch err := settle(ctx, settlement); {
 			case err == nil:
 				done++
+			case errors.Is(err, ErrForgotten):
+				j.expire(settlement, at)
 			case !errors.Is(err, errPostpone):
 				return done, err
 			default:
@@ -113,6 +115,9 @@ func (j *Journal) expire(s *Settlement, at time.Time) {
 	j.mu.Lock()
 	j.expired++
 	j.mu.Unlock()
+	if s.Used == (Cost{}) && s.Row.ID == "" {
+		return // it would have given back what was reserved, long ago
+	}
 	j.opt.Log.Error("a settlement is too old to be replayed, and dropped", "request_id", s.Call.ID, "written", at,
 		"input", s.Used.Input, "output", s.Used.Output, "money", s.Used.Money)
 }

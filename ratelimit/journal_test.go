@@ -85,6 +85,10 @@ func TestJournalRoundTrip(t *testing.T) {
 		got = append(got, s)
 		return nil
 	})
+	if past := got[0].Past; past == nil || past.Granted || past.Sent || time.Since(past.At) > time.Minute {
+		t.Errorf("past of a settlement that has none: %+v", past)
+	}
+	got[0].Past = nil
 	if done != 3 || err != nil || !reflect.DeepEqual(got[0], want) || got[2].Call.ID != "c" {
 		t.Errorf("%d, %v: %+v", done, err, got[0])
 	}

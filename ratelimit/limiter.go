@@ -210,6 +210,10 @@ type Call struct {
 	// goroutine until the call is settled; nil means nothing is known. What it told last
 	// is what the call is settled at when its replica dies.
 	Used func() Cost
+	// Lost is called when the store has taken this replica for dead, has given what the call
+	// held to others, and there is no place of Streams, or nothing of a hard budget, left for
+	// it to go on with. It is called from another goroutine, once at most; nil: nobody asks.
+	Lost func(*Denied)
 	// Row is written with End "lost" when the call's replica dies. It is read only.
 	Row ledger.Row
 }
@@ -219,6 +223,21 @@ type Settlement struct {
 	Call *Call
 	Used Cost
 	Row  ledger.Row
+	// Past is set for a settlement that waited in a journal.
+	Past *Past
+}
+
+// Past is what is known of a settlement that could not be told to the store at once. The store
+// remembers its id for longer then, since nobody knows when it is told again.
+type Past struct {
+	// Granted says that the store had granted the call: if it does not know the id, it has
+	// lost the reservation, and charges the buckets as they are.
+	Granted bool
+	// Sent says that the store may have settled the call. When At, when that was, is longer
+	// ago than ids are remembered, an id that it does not know changes nothing, and the
+	// settlement ends with ErrForgotten.
+	Sent bool
+	At   time.Time
 }
 
 // Level is the state of one bucket.

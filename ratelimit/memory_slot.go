@@ -22,6 +22,7 @@ type slot struct {
 	places []*call // of Streams: the calls that have one
 	refs   int     // open calls that will be settled here
 	used   int64   // instant.steady of the last look
+	cut    int64   // that the level has lost by rules that were lowered
 	family *family
 	pos    int  // in family.slots
 	gone   bool // forgotten: no longer in Memory.slots
@@ -30,6 +31,7 @@ type slot struct {
 func (s *slot) advance(now instant) {
 	s.used = now.steady
 	if s.rule.Dim != Streams {
+		s.cut += max(s.fill.level-s.rule.Full(), 0)
 		s.fill.advance(s.rule, now.of(s.rule))
 	}
 }

@@ -38,6 +38,7 @@ func NewRedis(client redis.UniversalClient, o RedisOptions) *Redis {
 		scripts: newRedisScripts(o.Retention.Lua(), o.clock),
 		store:   redisStore{client}, name: newGatewayName(),
 		open: newRedisOpen(o.MaxOpen), orgs: redisOrgs{known: map[string]time.Time{}},
+		tail: &redisTail{keep: o.Tail, most: o.TailBytes},
 		stop: stop, stopped: ctx,
 	}
 	r.batch = &redisBatcher{send: r.store.send, limit: o.Timeout * 3 / 5, width: 2, most: 128, room: 8192}
@@ -112,33 +113,62 @@ func (redisStore) again(c *redisCall) bool {
 		errors.Is(c.err, context.DeadlineExceeded)
 }
 
-// evicts returns the policy by which any of the masters evicts keys; empty if none does.
-func (s redisStore) evicts(ctx context.Context) (string, error) {
+// masters calls look for each server that holds keys, several at a time. Those that can be
+// reached are looked at also when others cannot.
+func (s redisStore) masters(ctx context.Context, look func(context.Context, *redis.Client) error) error {
+	switch c := s.client.(type) {
+	case *redis.ClusterClient:
+		var mu sync.Mutex
+		var errs []error
+		err := c.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+			if err := look(ctx, c); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+			return nil
+		})
+		return errors.Join(append(errs, err)...)
+	case *redis.Client:
+		return look(ctx, c)
+	default:
+		return errors.New("a client of an unknown kind")
+	}
+}
+
+// info looks for a field in what all masters tell of a section.
+func (s redisStore) info(ctx context.Context, section, field string, found func(value string)) error {
 	var mu sync.Mutex
-	found := ""
-	look := func(ctx context.Context, c *redis.Client) error {
-		info, err := c.Info(ctx, "memory").Result()
+	return s.masters(ctx, func(ctx context.Context, c *redis.Client) error {
+		info, err := c.Info(ctx, section).Result()
 		if err != nil {
 			return err
 		}
 		for line := range strings.Lines(info) {
-			policy, ok := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:")
-			if ok && policy != "noeviction" {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
 				mu.Lock()
-				found = policy
+				found(value)
 				mu.Unlock()
 			}
 		}
 		return nil
-	}
-	switch c := s.client.(type) {
-	case *redis.ClusterClient:
-		err := c.ForEachMaster(ctx, look)
-		return found, err
-	case *redis.Client:
-		err := look(ctx, c)
-		return found, err
-	default:
-		return "", errors.New("a client of an unknown kind")
-	}
+	})
+}
+
+// runIDs are those of all masters that answer; a server has another one after each start. The
+// error says that some do not answer.
+func (s redisStore) runIDs(ctx context.Context) (map[string]bool, error) {
+	ids := map[string]bool{}
+	err := s.info(ctx, "server", "run_id", func(id string) { ids[id] = true })
+	return ids, err
+}
+
+// evicts returns the policy by which any of the masters evicts keys; empty if none does.
+func (s redisStore) evicts(ctx context.Context) (policy string, err error) {
+	err = s.info(ctx, "memory", "maxmemory_policy", func(p string) {
+		if p != "noeviction" {
+			policy = p
+		}
+	})
+	return policy, err
 }

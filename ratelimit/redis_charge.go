@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"time"
 
 	"sluice/ratelimit/ledger"
 )
@@ -13,59 +14,42 @@ var _ Charger = (*Redis)(nil)
 func (r *Redis) Charge(ctx context.Context, id string, debts []Debt) error {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
-	marker := ":g:" + ledger.Escape(id)
-	var calls []*redisCall
-	for _, part := range r.owing(debts) {
-		calls = append(calls, &redisCall{
-			script: r.scripts.charge, keys: append([]string{part.slot + marker}, part.keys...), args: []any{r.held(), part.rules},
-		})
-	}
-	if len(calls) == 0 {
+	id = ledger.Escape(id)
+	parts := r.owing(debts)
+	if len(parts) == 0 {
 		return nil
 	}
-	return r.run(ctx, calls...)
+	calls := make([]*redisCall, len(parts))
+	for i, part := range parts {
+		calls[i] = r.chargeCall(part.slot, id, part.keys, part.rules)
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		return err
+	}
+	for _, part := range parts {
+		r.tail.charged(time.Now(), part, id)
+	}
+	return nil
 }
 
-// chargeForgotten takes what a call has used from the buckets of those parts in which SETTLE did
-// not know its reservation. It does so once, also when it is called again.
-func (r *Redis) chargeForgotten(ctx context.Context, p *redisPlan, parts []redisPart, settled []*redisCall, used Cost) error {
-	var calls []*redisCall
-	for i := range parts {
-		if settled[i].reply != int64(unknownID) {
-			continue
-		}
-		part := redisPart{slot: parts[i].slot}
-		for _, n := range parts[i].buckets {
-			b, _ := p.buckets[n].now(r.rules.set.Load())
-			if need := min(max(used.Of(b.Rule.Dim), 0), MaxBudget); need > 0 && b.Rule.Dim != Streams {
-				part.add(n, b, need)
-			}
-		}
-		if len(part.keys) > 0 {
-			calls = append(calls, &redisCall{
-				script: r.scripts.charge, keys: append([]string{part.slot + ":g:s:" + p.id}, part.keys...),
-				args: []any{r.held(), part.rules},
-			})
-		}
+func (r *Redis) chargeCall(slot, id string, keys []string, rules []byte) *redisCall {
+	return &redisCall{
+		script: r.scripts.charge, keys: append([]string{slot + ":g:" + id}, keys...), args: []any{r.held(), rules},
 	}
-	if len(calls) == 0 {
-		return nil
-	}
-	return r.run(ctx, calls...)
 }
 
 // owing sorts debts by hash slot.
 func (r *Redis) owing(debts []Debt) (parts []*redisPart) {
 	at := map[string]*redisPart{}
 	for i, d := range debts {
-		slot := r.shared
+		p := &redisPart{slot: r.shared, shared: true}
 		if !d.Rule.Scope.Shared() {
-			slot = ledger.Slot(r.prefix, d.Org)
+			p = &redisPart{slot: ledger.Slot(r.prefix, d.Org), org: d.Org}
 		}
-		p := at[slot]
-		if p == nil {
-			p = &redisPart{slot: slot}
-			at[slot] = p
+		if known := at[p.slot]; known != nil {
+			p = known
+		} else {
+			at[p.slot] = p
 			parts = append(parts, p)
 		}
 		p.add(i, d.Bucket, min(max(d.Amount, -MaxBudget), MaxBudget))

@@ -45,7 +45,7 @@ func (r *Redis) Touch(ctx context.Context, who *Subject) error {
 		if err := r.run(ctx, r.reserveCall(p, &part, "touch", nil)); err != nil {
 			return err
 		}
-		if err := r.run(ctx, r.settleCall(&part, "touch", Cost{}, nil, modeUndo)); err != nil {
+		if err := r.run(ctx, r.settleCall(settleArgs{part: &part, id: "touch", mode: modeUndo})); err != nil {
 			return err
 		}
 	}
@@ -54,3 +54,10 @@ func (r *Redis) Touch(ctx context.Context, who *Subject) error {
 
 // SetTrips sets how many trips to Redis are under way at a time.
 func (r *Redis) SetTrips(n int) { r.batch.width = n }
+
+// TailBytes is how much is kept to be told again.
+func (r *Redis) TailBytes() int {
+	r.tail.mu.Lock()
+	defer r.tail.mu.Unlock()
+	return r.tail.bytes
+}

@@ -32,6 +32,9 @@ func (r *Redis) Extend(ctx context.Context, c *Call, more Cost) error {
 // planOf is where the call was reserved, whatever the rules are by now.
 func (r *Redis) planOf(c *Call) *redisPlan {
 	if open := r.open.get(c.ID); open != nil {
+		if held := open.holds(); held != nil {
+			return held
+		}
 		return open.plan
 	}
 	return r.newPlan(c.ID, &c.Who, Cost{})

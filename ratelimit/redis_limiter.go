@@ -34,8 +34,10 @@ type Redis struct {
 	batch   *redisBatcher
 	name    string // of this process among the gateways
 
-	open *redisOpen
-	orgs redisOrgs
+	open  *redisOpen
+	orgs  redisOrgs
+	tail  *redisTail
+	watch redisWatch
 
 	words    atomic.Uint64 // of extensions
 	state    redisCounters
@@ -75,8 +77,9 @@ func (r *Redis) Reserve(ctx context.Context, c *Call) (Grant, error) {
 
 func (r *Redis) reserve(ctx context.Context, c *Call, p *redisPlan) (Grant, error) {
 	states := make([]redisState, len(p.buckets))
+	p.row = lostRow(c)
 	for n := range p.parts {
-		enough, err := r.reservePart(ctx, c, p, n, states)
+		enough, err := r.reservePart(ctx, p, n, states)
 		if err != nil {
 			r.open.undo(c, p, p.parts[:n+1])
 			return Grant{}, err
@@ -125,13 +128,9 @@ func (r *Redis) refuse(ctx context.Context, c *Call, p *redisPlan) (Grant, error
 
 var errReply = fmt.Errorf("%w: a script's answer makes no sense", ErrUnavailable)
 
-func (r *Redis) reservePart(ctx context.Context, c *Call, p *redisPlan, n int, states []redisState) (bool, error) {
+func (r *Redis) reservePart(ctx context.Context, p *redisPlan, n int, states []redisState) (bool, error) {
 	part := &p.parts[n]
-	var row []byte
-	if n == 0 {
-		row = lostRow(c)
-	}
-	call := r.reserveCall(p, part, p.id, row)
+	call := r.reserveCall(p, part, p.id, p.rowOf(n))
 	calls := []*redisCall{call}
 	if !part.shared {
 		if register := r.register(p.org); register != nil {
@@ -149,7 +148,7 @@ func (r *Redis) reservePart(ctx context.Context, c *Call, p *redisPlan, n int, s
 	if err := r.run(ctx, sweep); err != nil {
 		return false, err
 	}
-	call = r.reserveCall(p, part, p.id, row)
+	call = r.reserveCall(p, part, p.id, p.rowOf(n))
 	if err := r.run(ctx, call); err != nil {
 		return false, err
 	}
@@ -157,13 +156,26 @@ func (r *Redis) reservePart(ctx context.Context, c *Call, p *redisPlan, n int, s
 	return verdict == granted, err
 }
 
+// rowOf is the row of the call's loss in the reservation of part n: one of them has it.
+func (p *redisPlan) rowOf(n int) []byte {
+	if n > 0 {
+		return nil
+	}
+	return p.row
+}
+
 // Verdicts of RESERVE. The third means that buckets have too little, but that some of what they
-// miss may be held by calls whose gateway died, so that it is worth to sweep and to try again.
+// miss may be held by calls whose gateway died, so that it is worth to sweep and to try again. The
+// fourth means that a call that Redis had lost is reserved again.
 const (
 	denied = iota
 	granted
 	heldByDead
+	restored
 )
+
+// reservationArg is which of RESERVE's arguments is the reservation.
+const reservationArg = 3
 
 // readStates reads the reply of RESERVE.
 func (r *Redis) readStates(call *redisCall, part *redisPart, states []redisState) (verdict int64, err error) {
@@ -274,81 +286,11 @@ func (r *Redis) giveBack(ctx context.Context, c *Call, p *redisPlan, parts []red
 	defer cancel()
 	calls := make([]*redisCall, len(parts))
 	for i := range parts {
-		calls[i] = r.settleCall(&parts[i], p.id, Cost{}, nil, modeUndo)
+		calls[i] = r.settleCall(settleArgs{part: &parts[i], id: p.id, mode: modeUndo})
 	}
 	if err := r.run(ctx, calls...); err != nil {
 		r.open.undo(c, p, parts)
 	}
-}
-
-// Modes of SETTLE, and what it says of an id that it does not know.
-const (
-	modeUsual = ""
-	modeUndo  = "undo"
-	modeLost  = "lost"
-
-	unknownID = 3
-)
-
-func (r *Redis) settleCall(part *redisPart, id string, used Cost, row []byte, mode string) *redisCall {
-	keep := r.keep()
-	if mode == modeLost {
-		keep = r.held()
-	}
-	return &redisCall{
-		script: r.scripts.settle, keys: []string{part.key(id), part.open()},
-		args: []any{id, packCost(used, 1), row, r.shelf(part), keep, mode},
-	}
-}
-
-// Settle implements Limiter. A call that was reserved here and is unknown to Redis by now, which
-// has lost its data, is charged to the buckets as they are. After an error it may be tried again, by any replica and as
-// long as ids are remembered; this one goes on to renew the call's lease meanwhile.
-func (r *Redis) Settle(ctx context.Context, s *Settlement) error {
-	open := r.open.settling(s.Call.ID, s.Used)
-	calls, parts := r.settlement(s, open)
-	if len(calls) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
-	defer cancel()
-	if err := r.run(ctx, calls...); err != nil {
-		return err
-	}
-	if open != nil && open.granted {
-		if err := r.chargeForgotten(ctx, open.plan, parts, calls[len(calls)-len(parts):], s.Used); err != nil {
-			return err
-		}
-	}
-	r.open.remove(s.Call.ID)
-	return nil
-}
-
-// settlement is a run of SETTLE in each slot where the call may have a reservation, and in
-// the tenant's for the row. The calls of parts are the last ones.
-func (r *Redis) settlement(s *Settlement, open *openCall) (calls []*redisCall, parts []redisPart) {
-	var p *redisPlan
-	if open != nil {
-		p, parts = open.plan, open.parts
-	} else {
-		p = r.newPlan(s.Call.ID, &s.Call.Who, Cost{})
-		parts = p.parts
-	}
-	row := encodeRow(&s.Row, s.Call.ID)
-	if row != nil && (len(parts) == 0 || parts[0].shared) {
-		tenant := redisPart{slot: ledger.Slot(r.prefix, s.Call.Who.Org)}
-		calls = append(calls, r.settleCall(&tenant, p.id, s.Used, row, modeUsual))
-	}
-	for i := range parts {
-		call := r.settleCall(&parts[i], p.id, s.Used, row, modeUsual)
-		if open != nil {
-			if rules := p.rulesNow(&parts[i], r.rules.set.Load()); rules != nil {
-				call.args = append(call.args, rules)
-			}
-		}
-		calls = append(calls, call)
-	}
-	return calls, parts
 }
 
 // run sends the calls and tries those again, once, that failed for a reason which may be
@@ -361,6 +303,7 @@ func (r *Redis) run(ctx context.Context, calls ...*redisCall) error {
 	var again []*redisCall
 	for _, c := range calls {
 		if c.err != nil {
+			r.watch.look.Store(true)
 			if !r.store.again(c) || ctx.Err() != nil {
 				return fmt.Errorf("%w: %w", ErrUnavailable, c.err)
 			}

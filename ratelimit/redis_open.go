@@ -33,6 +33,8 @@ type openCall struct {
 	step    int         // of the next look; guarded by redisOpen.mu
 	since   time.Time
 	granted bool // the caller was told that it is reserved
+	want    Cost
+	lost    func(*Denied) // nil: nobody asks
 
 	mu      sync.Mutex
 	used    func() Cost // nil when nothing more can be known
@@ -43,6 +45,8 @@ type openCall struct {
 	ended   bool        // somebody settles it
 	gone    bool        // Redis does not know it as open
 	undo    bool        // nobody waits for the reservation: it is to be undone
+	held    *redisPlan  // what it holds since then, under an id of its own; nil: nothing
+	regains int
 }
 
 // due reports whether the call is to be renewed in this step, and after how many it is to be
@@ -82,7 +86,7 @@ func (o *redisOpen) room() bool { return o.len() < o.most }
 
 // add notes a reservation. It is renewed from now on.
 func (o *redisOpen) add(c *Call, p *redisPlan) {
-	o.put(&openCall{id: c.ID, plan: p, parts: p.parts, used: c.Used, since: time.Now(), granted: true}, 1)
+	o.put(&openCall{id: c.ID, plan: p, parts: p.parts, used: c.Used, since: time.Now(), granted: true, want: c.Want, lost: c.Lost}, 1)
 }
 
 // undo notes parts that may be reserved although the caller was told that they are not. They
@@ -188,18 +192,47 @@ func (r *Redis) renewals(c *openCall) []*redisCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.telling = c.last
-	used := packCost(c.last, 1)
-	calls := make([]*redisCall, len(c.parts))
-	for i := range c.parts {
-		part := &c.parts[i]
+	id, parts, used := c.plan.id, c.parts, packCost(c.last, 1)
+	if c.held != nil {
+		id, parts, used = c.held.id, c.held.parts, packCost(Cost{}, 1)
+	}
+	calls := make([]*redisCall, len(parts))
+	for i := range parts {
+		part := &parts[i]
 		if c.undo {
-			calls[i] = r.settleCall(part, c.plan.id, Cost{}, nil, modeUndo)
+			calls[i] = r.settleCall(settleArgs{part: part, id: id, mode: modeUndo})
 			continue
 		}
-		keys := append([]string{part.key(c.plan.id), part.open()}, part.places...)
-		calls[i] = &redisCall{script: r.scripts.renew, keys: keys, args: []any{c.plan.id, r.o.Lease.Milliseconds(), used, r.held()}}
+		keys := append([]string{part.key(id), part.open()}, part.places...)
+		calls[i] = &redisCall{script: r.scripts.renew, keys: keys, args: []any{id, r.o.Lease.Milliseconds(), used, r.held()}}
 	}
 	return calls
+}
+
+// What RENEW says of a reservation: it is open; Redis has never heard of it, or has lost it;
+// another replica has taken this one for dead. Anything else: it was settled.
+const (
+	renewOpen    = 1
+	renewUnknown = 2
+	renewTaken   = 3
+)
+
+// back says that Redis has a reservation of the call again.
+func (c *openCall) back() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone, c.held = false, nil
+}
+
+// all are the calls of this process.
+func (o *redisOpen) all() []*openCall {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := make([]*openCall, 0, len(o.calls))
+	for _, c := range o.calls {
+		out = append(out, c)
+	}
+	return out
 }
 
 // renewChunk is how many calls are renewed in one trip, so that others wait little.
@@ -230,35 +263,55 @@ func (r *Redis) renewSome(ctx context.Context, step int, some []*openCall) bool 
 	r.sendSlowly(ctx, all)
 	well := true
 	for i, c := range some {
-		well = r.renewed(c, step, of[i]) && well
+		well = r.renewed(ctx, c, step, of[i]) && well
 	}
 	return well
 }
 
-// renewed looks at what became of one call. One that Redis does not know as open is not
-// renewed any more: Redis has lost it, or another replica has taken this one for dead. That it was
-// granted is remembered until it is settled.
-func (r *Redis) renewed(c *openCall, step int, calls []*redisCall) (answered bool) {
-	gone := false
+// renewed looks at what became of one call. Of one that Redis does not know it is told again by
+// check. One that another replica has taken for dead looks whether it can go on. That a call was granted is remembered
+// until it is settled.
+func (r *Redis) renewed(ctx context.Context, c *openCall, step int, calls []*redisCall) (answered bool) {
+	gone, taken := false, false
 	for _, call := range calls {
 		if call.err != nil {
 			return false
 		}
 		n, _ := call.reply.(int64)
-		gone = gone || n != 1
+		gone, taken = gone || n != renewOpen, taken || n == renewTaken
+		if n == renewUnknown && c.granted {
+			r.watch.missing()
+		}
 	}
 	c.mu.Lock()
-	undone, ended := c.undo, c.ended
+	undone, ended, first := c.undo, c.ended, gone && c.granted && !c.gone && c.held == nil
 	c.gone = gone && c.granted
 	c.told, c.renewed = c.telling, step
 	c.mu.Unlock()
 	switch {
 	case undone, time.Since(c.since) > outage:
 		r.open.forget(c)
-	case gone && !ended: // else its settlement was faster
-		r.state.lost.Add(1)
-	case gone && !c.granted:
+	case gone && ended: // its settlement was faster
+	case gone && c.granted:
+		if first {
+			r.state.lost.Add(1)
+		}
+		return !taken || r.regain(ctx, c)
+	case gone:
 		r.open.forget(c)
 	}
 	return true
+}
+
+// hurry gives every call its turn with the next step, for a process that was asleep.
+func (o *redisOpen) hurry() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.calls {
+		delete(o.wheel[c.step%renewSteps], c.id)
+		o.place(c, 1)
+		c.mu.Lock()
+		c.renewed = o.step + 1 - renewSteps
+		c.mu.Unlock()
+	}
 }

@@ -26,6 +26,12 @@ type RedisOptions struct {
 	Keep time.Duration
 	// Retention bounds the ledger.
 	Retention ledger.Retention
+	// Tail is for how long what Redis has acknowledged is remembered here, counted back from when
+	// it last answered as the process that it was: a Redis that has lost that much, in a restart or a
+	// failover, is told again. 0 means a minute. TailBytes bounds it, some 0.5 KiB for each
+	// call: the oldest are forgotten; 0 means 32 MiB.
+	Tail      time.Duration
+	TailBytes int
 	// MaxOpen bounds the calls that this process has open, about 1 KiB each; 0 means 65,536.
 	// Beyond it Reserve returns an error that wraps ErrUnavailable.
 	MaxOpen int
@@ -48,6 +54,12 @@ func (o *RedisOptions) setDefaults() {
 	if o.Keep <= 0 {
 		o.Keep = time.Hour
 	}
+	if o.Tail <= 0 {
+		o.Tail = time.Minute
+	}
+	if o.TailBytes <= 0 {
+		o.TailBytes = 32 << 20
+	}
 	if o.MaxOpen <= 0 {
 		o.MaxOpen = 1 << 16
 	}
@@ -58,8 +70,8 @@ func (o *RedisOptions) setDefaults() {
 
 // redisCounters are written by the limiter's goroutines and read by State.
 type redisCounters struct {
-	replicas, swept, lost, clock atomic.Int64
-	evicts                       atomic.Pointer[string]
+	replicas, swept, lost, clock, reminded atomic.Int64
+	evicts                                 atomic.Pointer[string]
 }
 
 // RedisState is how the limiter stands.
@@ -68,6 +80,9 @@ type RedisState struct {
 	Replicas int   // gateways seen lately, this one included; 0 before the first round
 	Swept    int64 // calls of dead gateways that this one has settled
 	Lost     int64 // calls of this process that Redis forgot, or others took for dead
+	// Reminded counts open calls and settlements of this process that Redis had acknowledged and
+	// lost, and was told again; by hash slot.
+	Reminded int64
 	// ClockBack counts buckets that were found touched at a later time than Redis' clock shows.
 	ClockBack int64
 	// Evicts names the maxmemory-policy by which Redis may throw away buckets and reservations
@@ -79,7 +94,7 @@ type RedisState struct {
 func (r *Redis) State() RedisState {
 	s := RedisState{
 		Open: r.open.len(), Replicas: int(r.state.replicas.Load()), Swept: r.state.swept.Load(),
-		Lost: r.state.lost.Load(), ClockBack: r.state.clock.Load(),
+		Lost: r.state.lost.Load(), Reminded: r.state.reminded.Load(), ClockBack: r.state.clock.Load(),
 	}
 	if policy := r.state.evicts.Load(); policy != nil {
 		s.Evicts = *policy

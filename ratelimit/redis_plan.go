@@ -11,6 +11,7 @@ import (
 type redisPlan struct {
 	id      string // escaped
 	org     string
+	row     []byte // of the call's loss, packed; nil while it is not reserved
 	buckets []Bucket
 	parts   []redisPart // the tenant's first, then the shared one; those that have buckets
 }
@@ -18,6 +19,7 @@ type redisPlan struct {
 // redisPart is what of a plan is in one hash slot, and so in one script.
 type redisPart struct {
 	slot    string // beginning of its keys
+	org     string // whose slot it is; "" for the shared one
 	shared  bool
 	buckets []int    // of plan.buckets
 	keys    []string // of these buckets
@@ -54,11 +56,16 @@ func kindOf(r *Rule) byte {
 // newPlan finds the buckets of a call. No name can forge another's key or leave its slot:
 // names are escaped, and what stands between them is not part of any escaped name.
 func (r *Redis) newPlan(id string, who *Subject, want Cost) *redisPlan {
-	p := &redisPlan{id: ledger.Escape(id), org: who.Org, buckets: r.rules.Match(nil, who)}
+	return r.planOver(id, who.Org, r.rules.Match(nil, who), want)
+}
+
+// planOver is the plan of a call that takes from these buckets.
+func (r *Redis) planOver(id, org string, buckets []Bucket, want Cost) *redisPlan {
+	p := &redisPlan{id: ledger.Escape(id), org: org, buckets: buckets}
 	if len(p.buckets) == 0 {
 		return p
 	}
-	tenant := redisPart{slot: ledger.Slot(r.prefix, who.Org)}
+	tenant := redisPart{slot: ledger.Slot(r.prefix, org), org: org}
 	shared := redisPart{slot: r.shared, shared: true}
 	for i, b := range p.buckets {
 		to := &tenant
@@ -112,6 +119,26 @@ func (p *redisPart) reservation(org string, row []byte) (value []byte, rules int
 	value = appendText(value, org)
 	return append(value, p.rules...), len(value) + 1
 }
+
+// ruleNumbers is the size of a packed rule in front of its key.
+const ruleNumbers = 3 + 4*8
+
+// firstRule is the first of packed rules.
+func firstRule(rules []byte) []byte {
+	return rules[:ruleNumbers+2+int(binary.LittleEndian.Uint16(rules[ruleNumbers:]))]
+}
+
+// keysOf are the keys of the buckets of packed rules.
+func keysOf(rules []byte) (keys []string) {
+	for len(rules) > 0 {
+		one := firstRule(rules)
+		keys, rules = append(keys, string(one[ruleNumbers+2:])), rules[len(one):]
+	}
+	return keys
+}
+
+// usedAt is where what was used so far stands in a reservation.
+const usedAt = 5
 
 // reservationHead is the part of a reservation that has a fixed size: open, asked, two costs
 // and a word.
@@ -167,6 +194,14 @@ func packCost(c Cost, sign int64) []byte {
 		out = binary.LittleEndian.AppendUint64(out, uint64(sign*min(max(n, 0), MaxBudget)))
 	}
 	return out
+}
+
+// unpackCost is the cost that packCost has packed.
+func unpackCost(b []byte) (c Cost) {
+	for i, n := range []*int64{&c.Requests, &c.Input, &c.Output, &c.Frames, &c.FrameBytes, &c.Money} {
+		*n = int64(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+	return c
 }
 
 // redisState is a bucket as a script told it.

@@ -25,7 +25,11 @@ func (r *Redis) sendSlowly(ctx context.Context, calls []*redisCall) {
 		cancel()
 		var again []*redisCall
 		for _, c := range calls {
-			if c.err != nil && r.store.again(c) {
+			if c.err == nil {
+				continue
+			}
+			r.watch.look.Store(true)
+			if r.store.again(c) {
 				again = append(again, c)
 			}
 		}
@@ -115,13 +119,16 @@ func (r *Redis) sweep(ctx context.Context) {
 	turn := r.turnCall(r.name, sweepOrgs, nil, r.orgs.tidy(2*r.o.Lease))
 	r.sendSlowly(ctx, []*redisCall{turn})
 	list, ok := turn.reply.([]any)
-	if turn.err != nil || !ok || len(list) == 0 {
+	if turn.err != nil || !ok || len(list) < 3 {
 		return
 	}
+	now, _ := list[1].(int64)
+	before, _ := list[2].(int64)
+	r.watch.turned(before, now)
 	replicas, _ := list[0].(int64)
 	r.state.replicas.Store(replicas)
 	due := make([]*sweepOrg, 0, len(list))
-	for _, v := range list[1:] {
+	for _, v := range list[3:] {
 		if org, ok := v.(string); ok {
 			due = append(due, &sweepOrg{org: org, part: redisPart{slot: ledger.Slot(r.prefix, org)}})
 		}
@@ -185,7 +192,7 @@ func (r *Redis) pay(ctx context.Context, owed []any) (paid []any) {
 		org, _ := owed[1].(string)
 		row, _ := owed[2].(string)
 		tenant := redisPart{slot: ledger.Slot(r.prefix, org)}
-		calls = append(calls, r.settleCall(&tenant, id, Cost{}, []byte(row), modeLost))
+		calls = append(calls, r.settleCall(settleArgs{part: &tenant, id: id, row: []byte(row), mode: modeLost}))
 	}
 	r.sendSlowly(ctx, calls)
 	for _, c := range calls {
@@ -200,12 +207,16 @@ func (r *Redis) pay(ctx context.Context, owed []any) (paid []any) {
 func (r *Redis) renewer(ctx context.Context) {
 	tick := time.NewTicker(r.o.Lease / 3 / renewSteps)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; last = time.Now() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if time.Since(last) > r.o.Lease/3 {
+				r.open.hurry()
+			}
 			r.renew(ctx)
+			r.check(ctx)
 		}
 	}
 }

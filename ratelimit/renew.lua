@@ -4,9 +4,11 @@
 --   ARGV  1 id, escaped · 2 lease in ms · 3 what was used so far, packed
 --         4 seconds that the id is remembered
 --
--- Returns 1, or 0 when the reservation is not open.
+-- Returns 1, 2 when the reservation is unknown, 3 when its gateway was taken for dead, or 0 when it
+-- was settled.
 
-if call('GETRANGE', KEYS[1], 0, 3) ~= 'open' then return 0 end
+local state = call('GETRANGE', KEYS[1], 0, 3)
+if state ~= 'open' then return state == '' and 2 or state == 'lost' and 3 or 0 end
 local rid, lease_ms = ARGV[1], ARGV[2] + 0
 call('SETRANGE', KEYS[1], ASKED - 1, '0' .. ARGV[3])
 call('EXPIRE', KEYS[1], ARGV[4])

@@ -7,9 +7,12 @@
 --   ARGV  1 id, escaped · 2 what was used, packed · 3 row, or empty · 4 ledger's shelf; empty: no
 --         row is posted here and no marker left · 5 seconds that the id is remembered
 --         6 "undo": the reservation never was; "lost": the row is that of a call whose gateway
---         died, swept where there is no ledger · 7 the buckets' rules, if they have changed
+--         died, swept where there is no ledger; "granted": there was a reservation, so that an
+--         unknown id is marked here, too; "late": it may have been settled and forgotten, so that an
+--         unknown id changes nothing · 7 the buckets' rules, if they have changed
 --
--- Returns 1 if it was open or is corrected, 2 if it was ended already, 3 if it is unknown.
+-- Returns 1 if it was open or is corrected, 2 if it was ended already, 3 if it is unknown, 4 if it
+-- is unknown and late.
 
 -- rest is what a call's row has beyond the one that was posted when it was taken for lost: a row of
 -- no call, whose amounts may be less than 0.
@@ -35,13 +38,14 @@ if mode == 'undo' then
   return open and 1 or value and 2 or 3
 end
 if value == 'unknown' then return 3 end
+if not value and mode == 'late' then return 4 end
 if value and not open and (not lost or mode == 'lost') then return 2 end
 if value then
   if lost and row ~= '' and shelf ~= '' then row = rest(row, value) end
   finish(rkey, value, KEYS[2], ARGV[1], ARGV[2], 'settled', keep, ARGV[7])
 elseif mode == 'lost' then
   call('SET', rkey, paid(row), 'EX', keep)
-elseif shelf ~= '' then
+elseif shelf ~= '' or mode == 'granted' then
   call('SET', rkey, 'unknown', 'EX', keep)
 end
 if row ~= '' and shelf ~= '' then ledger_post(shelf, now, row) end

@@ -243,7 +243,7 @@ func (g *Guard) reserveHere(c *Call, sent bool) (Grant, error) {
 	}
 	if err != nil {
 		if sent && g.find(c.ID) == nil {
-			g.keep(&Settlement{Call: c}) // nothing was used, and no row is due
+			g.keep(&Settlement{Call: c, Past: &Past{Sent: true}}) // nothing was used, and no row is due
 		}
 		return Grant{}, err
 	}
@@ -305,11 +305,23 @@ func (g *Guard) Settle(ctx context.Context, s *Settlement) error {
 	if s == nil {
 		return nil
 	}
-	_, err := g.ask(ctx, &s.Call.Who, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
+	sent, err := g.ask(ctx, &s.Call.Who, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
 	if err == nil {
 		return nil
 	}
-	return g.keep(s)
+	kept := *s
+	kept.Past = &Past{Granted: g.holds(s.Call.ID), Sent: sent}
+	return g.keep(&kept)
+}
+
+// Holder is a Limiter that knows which calls it has granted to this process, for as long as
+// their end is not known in the store.
+type Holder interface{ Holds(id string) bool }
+
+// holds reports whether the primary is known to have granted the call.
+func (g *Guard) holds(id string) bool {
+	h, ok := g.primary.(Holder)
+	return ok && h.Holds(id)
 }
 
 // settleHere settles what this process has decided on, and returns what the primary is

@@ -85,9 +85,9 @@ func (h *here) begin(b *Bucket, s *share, seen *seen) {
 	} else if !known && m == nil {
 		level = s.unseen
 	}
-	now, by := h.local.lower(b, s.rule, level)
+	now, by, cut := h.local.lower(b, s.rule, level)
 	if m == nil {
-		h.marks[key] = &mark{bucket: *b, budget: s.budget, episode: h.episode, without: now}
+		h.marks[key] = &mark{bucket: *b, budget: s.budget, episode: h.episode, without: now, cut: cut}
 		return
 	}
 	m.episode = h.episode
@@ -101,9 +101,9 @@ func (h *here) trouble() {
 	h.episode++
 }
 
-// lower makes the bucket of a rule hold not more than level. It returns it, and by how
-// much it was lowered.
-func (m *Memory) lower(b *Bucket, r *Rule, level int64) (f fill, by int64) {
+// lower makes the bucket of a rule hold not more than level. It returns it, by how much it
+// was lowered, and what rules have cut of it.
+func (m *Memory) lower(b *Bucket, r *Rule, level int64) (f fill, by, cut int64) {
 	own := *b
 	own.Rule = r
 	now := m.clock.read()
@@ -116,10 +116,10 @@ func (m *Memory) lower(b *Bucket, r *Rule, level int64) (f fill, by int64) {
 	s.rule = r
 	s.advance(now)
 	if by = s.fill.level - level; by <= 0 {
-		return s.fill, 0
+		return s.fill, 0, s.cut
 	}
 	s.fill.level, s.fill.fraction = level, 0
-	return s.fill, by
+	return s.fill, by, s.cut
 }
 
 // extend takes more of the hard budgets. The error wraps ErrUnavailable when their grace
@@ -164,6 +164,8 @@ func (m *Memory) spent(key slotKey, k *mark) int64 {
 		return 0
 	}
 	s.advance(now)
+	k.without.level -= max(s.cut-k.cut, 0)
+	k.cut = s.cut
 	k.without.advance(s.rule, now.of(s.rule))
 	n := max(k.without.level-s.fill.level, -k.handed)
 	k.handed += n

@@ -38,6 +38,7 @@ type mark struct {
 	// without is the bucket here as if nobody had used it since the mark was made, or since
 	// what was used was handed over.
 	without fill
+	cut     int64 // of the slot, when it was last looked at
 	handed  int64 // over to the primary
 }
 

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -146,8 +147,8 @@ func (r *replays) ended(done int64) {
 // primary: a question to it tells which.
 func (g *Guard) replay(ctx context.Context, s *Settlement) error {
 	_, err := g.fly(ctx, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrForgotten) {
+		return err
 	}
 	r := &g.replays
 	if r.id != s.Call.ID {

@@ -125,10 +125,15 @@ func (q *Queue) free(t *tenant, cost, used int64) {
 	if t.running == 0 && t.waiting.Len() == 0 {
 		q.idle++
 	}
+	q.hand()
+	q.forget(t)
+}
+
+// hand gives out the places that are free.
+func (q *Queue) hand() {
 	for q.running < q.opt.Places && q.waiting > 0 {
 		q.serve(q.first())
 	}
-	q.forget(t)
 }
 
 // serve gives a place to the tenant's call that has waited longest.

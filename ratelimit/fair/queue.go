@@ -45,9 +45,8 @@ const maxIdle = 4096
 // Queue hands out places. All methods may be called concurrently. It has no goroutine of
 // its own: a call waits in its own.
 type Queue struct {
-	opt Options
-
 	mu      sync.Mutex
+	opt     Options
 	running int
 	waiting int
 	tenants map[string]*tenant
@@ -87,7 +86,9 @@ type Stats struct {
 }
 
 // New returns a queue with all its places free.
-func New(opt Options) *Queue {
+func New(opt Options) *Queue { return &Queue{opt: opt.filled(), tenants: map[string]*tenant{}} }
+
+func (opt Options) filled() Options {
 	if opt.Depth == 0 {
 		opt.Depth = 2 * opt.Places
 	}
@@ -97,7 +98,17 @@ func New(opt Options) *Queue {
 	if opt.Tell <= 0 {
 		opt.Tell = time.Second
 	}
-	return &Queue{opt: opt, tenants: map[string]*tenant{}}
+	return opt
+}
+
+// Resize puts other bounds in force. Further places are given at once, and those that are
+// too many now are taken back as their calls end. Calls that wait stay, for as long as
+// they were let wait.
+func (q *Queue) Resize(opt Options) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.opt = opt.filled()
+	q.hand()
 }
 
 // Stats returns what is known now.
@@ -137,19 +148,19 @@ func (q *Queue) Wait(ctx context.Context, tenant string, cost int64, tell func(p
 		q.mu.Unlock()
 		return &Place{queue: q, tenant: t, cost: cost}, nil
 	}
-	w := q.join(t, cost)
+	w, opt := q.join(t, cost), q.opt
 	q.mu.Unlock()
 	if w == nil {
 		return nil, ErrFull
 	}
-	return q.stand(ctx, w, tell)
+	return q.stand(ctx, w, opt, tell)
 }
 
 // stand waits until w has a place or leaves the line.
-func (q *Queue) stand(ctx context.Context, w *waiter, tell func(int) bool) (*Place, error) {
-	late := time.NewTimer(q.opt.Wait)
+func (q *Queue) stand(ctx context.Context, w *waiter, opt Options, tell func(int) bool) (*Place, error) {
+	late := time.NewTimer(opt.Wait)
 	defer late.Stop()
-	again := time.NewTicker(q.opt.Tell)
+	again := time.NewTicker(opt.Tell)
 	defer again.Stop()
 	for told := 0; ; {
 		if at := q.position(w); at != 0 && at != told {

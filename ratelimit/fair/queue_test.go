@@ -258,3 +258,32 @@ func TestShare(t *testing.T) {
 		}
 	})
 }
+
+// TestResize gives more places to those who wait, and takes none from those who run.
+func TestResize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, ctx := New(Options{Places: 1, Depth: 8}), context.Background()
+		a := enter(q, ctx, "a", 1)
+		b, c := enter(q, ctx, "b", 1), enter(q, ctx, "c", 1)
+		q.Resize(Options{Places: 3, Depth: 1})
+		synctest.Wait()
+		if b.waits() || c.waits() {
+			t.Fatal("free places were not given out")
+		}
+		q.Resize(Options{Places: 1, Depth: 1})
+		d := enter(q, ctx, "d", 1)
+		for _, e := range []*entered{a, b} {
+			e.place.Leave(1)
+			synctest.Wait()
+			if !d.waits() {
+				t.Fatal("more than one runs")
+			}
+		}
+		c.place.Leave(1)
+		synctest.Wait()
+		if d.waits() || d.err != nil {
+			t.Errorf("the last one waits: %v", d.err)
+		}
+		look(t, q)
+	})
+}

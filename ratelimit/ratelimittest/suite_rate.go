@@ -35,6 +35,22 @@ var rateCases = []suiteCase{
 			d.Fatalf("levels %v after a denial, were %v", after, before)
 		}
 	}},
+	{"frames of video and their bytes are taken, corrected and waited out", func(d *desk) {
+		d.rules(perMinute(ratelimit.Frames, 60), perMinute(ratelimit.FrameBytes, 600_000))
+		frames := func(n, bytes int64) ratelimit.Cost { return ratelimit.Cost{Requests: 1, Frames: n, FrameBytes: bytes} }
+		d.reserve("a", anyone, frames(30, 400_000))
+		if over := overIDs(d.refuse("b", anyone, frames(30, 300_000))); !slices.Equal(over, []string{"key-5"}) {
+			d.Fatalf("over %v, want only the limit of bytes", over)
+		}
+		d.settle("a", frames(25, 100_000))
+		d.wantLeft(anyone, "key-4", 35)
+		d.wantLeft(anyone, "key-5", 500_000)
+		d.reserve("c", anyone, frames(35, 500_000))
+		d.wantWait(anyone, frames(1, 1000), time.Second)
+		if denied := d.refuse("d", anyone, frames(61, 1)); !denied.TooLarge || !slices.Equal(overIDs(denied), []string{"key-4"}) {
+			d.Fatalf("61 frames of 60: %+v, want them too large", denied)
+		}
+	}},
 	{"a limit of 10 tokens a minute still serves, into debt that is waited out exactly (LiteLLM 28805)", func(d *desk) {
 		d.rules(perMinute(ratelimit.Tokens, 10))
 		d.reserve("a", anyone, tokens(5, 1024))

@@ -52,3 +52,14 @@ func watch(t testing.TB, name, host, port string) *Server {
 	s.Start()
 	return s
 }
+
+// Lag lets the replica follow no more: what is written from now on is lost in a failover.
+func (w *Watched) Lag() {
+	w.Replica.t.Helper()
+	w.Replica.Must("CONFIG", "SET", "masterauth", "a-password-that-the-primary-does-not-have")
+	w.Primary.Must("CLIENT", "KILL", "TYPE", "replica")
+	w.Replica.Await("lose its primary", func() bool {
+		info, err := w.Replica.Do("INFO", "replication")
+		return err == nil && strings.Contains(info, "master_link_status:down")
+	})
+}
