@@ -55,6 +55,8 @@ type Request struct {
 	Strict bool
 	// PresentAs replaces the model name in the answer when it is not empty.
 	PresentAs string
+	// Hints are for routing.
+	Hints Hints
 
 	model, streamOptions, includeUsage jsonscan.Span
 	asks                               asks

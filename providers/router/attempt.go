@@ -21,8 +21,7 @@ import (
 type attempt struct {
 	target *Target
 	limits Phases
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	scope  streaming.Scope
 
 	phase atomic.Uint32
 	token atomic.Int64 // uptime when the phase began, or of the last content
@@ -49,7 +48,7 @@ func newAttempt(ctx context.Context, t *Target, req *providers.Request, firstTok
 	if atOnce(req) {
 		a.limits.Headers = max(orNever(a.limits.Headers), orNever(firstToken))
 	}
-	a.ctx, a.cancel = context.WithCancelCause(ctx)
+	a.scope.Begin(ctx)
 	now := streaming.Uptime()
 	a.token.Store(int64(now))
 	a.alive.Store(int64(now))
@@ -67,7 +66,7 @@ func (a *attempt) close() {
 	defer a.mu.Unlock()
 	a.over = true
 	a.timer.Stop()
-	a.cancel(nil)
+	a.scope.Cancel(nil)
 }
 
 // never stands for a limit that is switched off.
@@ -116,7 +115,7 @@ func (a *attempt) expire() {
 		a.timer.Reset(left)
 		return
 	}
-	a.cancel(a.timeout())
+	a.scope.Cancel(a.timeout())
 }
 
 func (a *attempt) timeout() error {
@@ -167,5 +166,5 @@ func (a *attempt) arm(now time.Duration) {
 
 // stream runs the try.
 func (a *attempt) stream(req *providers.Request, p *streaming.Progress) streaming.Stream {
-	return a.target.Provider.Stream(a.ctx, req, p)
+	return a.target.Provider.Stream(&a.scope, req, p)
 }

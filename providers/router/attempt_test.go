@@ -99,7 +99,7 @@ func TestFailoverCountsText(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := poolOf(&fake{}, &fake{})
-		c := &chase{Router: New(onePool{p}, options()), pool: p, req: req}
+		c := &chase{Router: New(onePool{p}, options()), pool: p, req: req, most: 3}
 		return c.firstToken(p.Targets[0], 1)
 	}
 	if d := ask(`[{"type":"image_url","image_url":{"url":"data:image/png;base64,` + strings.Repeat("A", 200_000) + `"}}]`); d != 30*time.Second {
@@ -117,10 +117,10 @@ func TestCoolDownIsBounded(t *testing.T) {
 		if _, _, err := ask(t, context.Background(), options(), p); err != nil {
 			t.Fatal(err)
 		}
-		if p.Targets[0].healthy(time.Now().Add(4 * time.Minute)) {
+		if !p.Targets[0].state().cool(uptime() + 4*time.Minute) {
 			t.Error("the wish of the upstream was not heard")
 		}
-		if !p.Targets[0].healthy(time.Now().Add(maxCool)) {
+		if p.Targets[0].state().cool(uptime() + maxCool) {
 			t.Errorf("the target is gone for longer than %v", maxCool)
 		}
 	})

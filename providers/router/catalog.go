@@ -22,13 +22,19 @@ type Upstream struct {
 	Override Override
 	Phases   Phases
 	Local    bool
+	Drained  bool // its targets are asked nothing more
 }
 
 // Catalog knows which models there are: declared pools first, then what the
 // upstreams declare, then what they list. It is safe for concurrent use.
 type Catalog struct {
 	pools     []*Pool
+	names     map[string]*Pool // also by alias and version
+	wild      []*Pool          // whose names are patterns, in order
 	upstreams []*listed
+	states    *states
+	checks    []Check
+	breaker   *Breaker
 
 	resolved sync.Map // model -> resolution, for what upstreams declare and list
 
@@ -47,15 +53,17 @@ type resolution struct {
 // older than refresh, and never waited for longer than timeout. An upstream that
 // failed is asked again beside its callers.
 func NewCatalog(pools []*Pool, upstreams []Upstream, timeout, refresh time.Duration) *Catalog {
-	c := &Catalog{pools: pools, dynamic: map[string]*Pool{}, refresh: refresh}
+	c := &Catalog{pools: pools, dynamic: map[string]*Pool{}, refresh: refresh, states: newStates()}
 	for _, u := range upstreams {
 		c.upstreams = append(c.upstreams, &listed{Upstream: u, timeout: timeout, refresh: refresh})
 	}
 	for _, p := range pools {
 		for _, t := range p.Targets {
 			t.list = c.upstream(t.Upstream)
+			c.states.share(t)
 		}
 	}
+	c.name()
 	return c
 }
 
@@ -70,10 +78,8 @@ func (c *Catalog) upstream(name string) *listed {
 
 // Resolve implements Resolver.
 func (c *Catalog) Resolve(ctx context.Context, model string) (*Pool, error) {
-	for _, p := range c.pools {
-		if p.Model == model {
-			return p, nil
-		}
+	if p := c.declared(model); p != nil {
+		return p, nil
 	}
 	now := time.Now()
 	if r, ok := c.resolved.Load(model); ok && now.Before(r.(resolution).until) {
@@ -82,6 +88,9 @@ func (c *Catalog) Resolve(ctx context.Context, model string) (*Pool, error) {
 	serving := c.serving(ctx, model)
 	if len(serving) == 0 {
 		c.resolved.Delete(model)
+		if at := strings.LastIndex(model, versionMark); at > 0 && c.names[model[:at]] != nil {
+			return nil, c.noVersion(model[:at], model[at+1:])
+		}
 		return nil, c.unknown(model)
 	}
 	p := c.pool(model, serving)
@@ -131,16 +140,24 @@ func (c *Catalog) pool(model string, serving []*listed) *Pool {
 	if p := c.dynamic[key]; p != nil {
 		return p
 	}
-	if len(c.dynamic) >= maxDynamic {
-		clear(c.dynamic)
-		c.resolved.Clear()
-	}
 	p := &Pool{Model: model}
 	for _, u := range serving {
 		p.Targets = append(p.Targets, u.target(model))
 	}
-	c.dynamic[key] = p
+	c.keep(key, p)
 	return p
+}
+
+// keep remembers a pool that was made, under c.mu.
+func (c *Catalog) keep(key string, p *Pool) {
+	if len(c.dynamic) >= maxDynamic {
+		clear(c.dynamic)
+		c.resolved.Clear()
+	}
+	for _, t := range p.Targets {
+		c.states.share(t)
+	}
+	c.dynamic[key] = p
 }
 
 // maxDynamic bounds the pools made for models that globs let through.
@@ -182,10 +199,8 @@ func (c *Catalog) Models(ctx context.Context) []providers.Model {
 // Capabilities are what is known of a model without asking for it: what one of its
 // targets can do, and what none can.
 func (c *Catalog) Capabilities(ctx context.Context, model string) (can providers.Capabilities) {
-	for _, p := range c.pools {
-		if p.Model == model {
-			return p.capabilities(ctx, model)
-		}
+	if p := c.declared(model); p != nil {
+		return p.capabilities(ctx, model)
 	}
 	for i, u := range c.servingNow(model) {
 		if one := u.capabilities(ctx, model); i == 0 {
@@ -233,8 +248,10 @@ const poolOwner = "sluice"
 func (c *Catalog) all(lists [][]providers.Model) iter.Seq2[providers.Model, source] {
 	return func(yield func(providers.Model, source) bool) {
 		for _, p := range c.pools {
-			if !yield(providers.Model{ID: p.Model, OwnedBy: poolOwner}, p) {
-				return
+			for _, name := range append([]string{p.Model}, p.Aliases...) {
+				if !isPattern(name) && !yield(providers.Model{ID: name, OwnedBy: poolOwner}, p) {
+					return
+				}
 			}
 		}
 		for i, u := range c.upstreams {

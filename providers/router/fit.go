@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"sluice/providers"
 )
@@ -56,61 +55,63 @@ func (p *Pool) capabilities(ctx context.Context, _ string) (can providers.Capabi
 }
 
 // unfit finds the targets that a request must not be sent to: those that lack what it
-// needs, and those that would leave something out while another one need not. When no
-// target is left, err says what the request asks too much of.
-func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out []*Target, err error) {
+// needs, and those that would leave something out while another one need not; some is how
+// many are left. When none is, err says what the request asks too much of.
+func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out set, some int, err error) {
 	needs := req.Needs()
-	var misses []miss
+	var leaves, cannot set // out of the request, serve it
+	m := miss{common: providers.All}
 	for i, t := range p.Targets {
-		can := t.Capabilities(ctx, needs)
-		lacks := can.No & needs
-		if lacks != 0 && misses == nil {
-			misses = make([]miss, len(p.Targets))
-		}
-		if lacks != 0 {
-			misses[i] = miss{can, lacks, 1}
-			if lacks&^can.Dropped != 0 {
-				misses[i].grade, misses[i].lacks = 2, lacks&^can.Dropped
+		switch grade, lacks, can := t.misses(ctx, needs); grade {
+		case 1:
+			leaves.add(i)
+		case 2:
+			if m.common &= lacks; i == 0 {
+				m.can, m.first = can, lacks
 			}
+			cannot.add(i)
 		}
 	}
-	if misses == nil {
-		return nil, nil
-	}
-	best := misses[0].grade
-	for _, m := range misses {
-		best = min(best, m.grade)
-	}
-	if best == 2 {
-		return nil, misfit(req, misses)
-	}
-	for i, m := range misses {
-		if m.grade > best {
-			out = append(out, p.Targets[i])
+	bad := cannot.len()
+	switch n := len(p.Targets); {
+	case bad == n && n > 0:
+		return out, 0, p.misfit(req, &m)
+	case bad+leaves.len() < n: // some serve it whole
+		for i := leaves.after(-1); i >= 0; i = leaves.after(i) {
+			cannot.add(i)
 		}
 	}
-	return out, nil
+	return cannot, len(p.Targets) - cannot.len(), nil
 }
 
-// miss is what a target lacks: of grade 0 nothing, of grade 1 what it leaves out, of
-// grade 2 what it cannot do without.
+// misses grades what a target lacks: 0 nothing, 1 what it leaves out, 2 what it cannot do
+// without, which is then what it lacks.
+func (t *Target) misses(ctx context.Context, needs providers.Feature) (grade int, lacks providers.Feature, can providers.Capabilities) {
+	can = t.Capabilities(ctx, needs)
+	lacks = can.No & needs
+	switch {
+	case lacks == 0:
+		return 0, 0, can
+	case lacks&^can.Dropped != 0:
+		return 2, lacks &^ can.Dropped, can
+	default:
+		return 1, lacks, can
+	}
+}
+
+// miss is what the first target lacks, and what all do.
 type miss struct {
-	can   providers.Capabilities
-	lacks providers.Feature
-	grade int
+	can           providers.Capabilities
+	first, common providers.Feature
 }
 
 // misfit names what all targets lack, else what the first does.
-func misfit(req *providers.Request, misses []miss) error {
-	common := misses[0].lacks
-	for _, m := range misses {
-		common &= m.lacks
+func (p *Pool) misfit(req *providers.Request, m *miss) error {
+	if m.common == 0 {
+		m.common = m.first
 	}
-	if common == 0 {
-		common = misses[0].lacks
-	}
-	e := req.Refusal(misses[0].can, common)
-	if n := len(misses); n > 1 {
+	e := req.Refusal(m.can, m.common)
+	if n := len(p.Targets); n > 1 {
 		e.Message += fmt.Sprintf(" None of its %d targets can serve this request.", n)
 	}
 	return e
@@ -124,10 +125,10 @@ type refusal struct {
 }
 
 // refuse notes that a target has refused the request.
-func (c *chase) refuse(t *Target, e *providers.Error) {
-	c.spent = append(c.spent[:len(c.spent):len(c.spent)], t)
-	if at := slices.Index(c.pool.Targets, t); c.refused.err == nil || at < c.refused.at {
-		c.refused = refusal{e, at}
+func (c *chase) refuse(t *try, e *providers.Error) {
+	c.spent.add(t.at)
+	if c.refused.err == nil || t.at < c.refused.at {
+		c.refused = refusal{e, t.at}
 	}
 }
 
@@ -139,15 +140,20 @@ func (c *chase) relax() bool {
 		return false
 	}
 	c.req, c.lenient = c.lenient, nil
-	c.spent, c.refused = c.unfit, refusal{}
+	c.spent, c.refused = c.unfit.clone(), refusal{}
 	return true
 }
 
 // nobody is the error when no target is left: the failure of one that could have served
-// the request, else a refusal.
-func (c *chase) nobody() error {
-	if c.failed != nil {
+// the request, else why those that could are not asked, else a refusal.
+func (c *chase) nobody(away error) error {
+	switch {
+	case c.failed != nil:
 		return c.failed
+	case away != nil:
+		return away
+	case c.refused.err == nil:
+		return &providers.Error{Kind: providers.Overloaded, Code: "no_healthy_target", Message: fmt.Sprintf("The model %q has no servers at present.", c.pool.Model)}
 	}
 	e := *c.refused.err
 	if n := len(c.pool.Targets); n > 1 {

@@ -220,7 +220,7 @@ func BenchmarkFit(b *testing.B) {
 	req := request(b, plainChat)
 	b.ReportAllocs()
 	for b.Loop() {
-		if out, err := p.unfit(b.Context(), req); out != nil || err != nil {
+		if out, _, err := p.unfit(b.Context(), req); out.len() > 0 || err != nil {
 			b.Fatal(out, err)
 		}
 	}

@@ -26,7 +26,10 @@ type Try struct {
 
 // Spent is what an attempt has cost at its target, in tokens. A failed attempt that
 // brought no content has cost none that anybody knows of.
-type Spent struct{ Input, Output int64 }
+type Spent struct {
+	Input, Output int64
+	Unasked       bool // nothing was sent: the target has refused the request itself
+}
 
 // Gates asks one gate after the other; all must agree.
 func Gates(gates ...Gate) Gate { return chain(gates) }
@@ -54,22 +57,37 @@ func (c chain) Acquire(ctx context.Context, try *Try) (func(Spent), error) {
 
 // Places is a Gate that bounds how many attempts of this process run at an upstream at the
 // same time.
-type Places struct{ upstreams map[string]*places }
+type Places struct {
+	upstreams atomic.Pointer[map[string]*places] // the map itself never changes
+}
 
 type places struct{ most, taken atomic.Int64 }
 
 // NewPlaces returns a gate with the most attempts by the name of the upstream. One
 // that is not named, or with 0, has no bound.
 func NewPlaces(most map[string]int) *Places {
-	p := &Places{upstreams: map[string]*places{}}
-	for name, n := range most {
-		if n > 0 {
-			here := new(places)
-			here.most.Store(int64(n))
-			p.upstreams[name] = here
-		}
-	}
+	p := new(Places)
+	p.upstreams.Store(&map[string]*places{})
+	p.Bound(most)
 	return p
+}
+
+// Bound puts other bounds in force. Attempts that run go on; they count where their upstream
+// had a bound when they began, and has one now. Of two calls at the same time one is lost.
+func (p *Places) Bound(most map[string]int) {
+	was, is := *p.upstreams.Load(), map[string]*places{}
+	for name, n := range most {
+		if n <= 0 {
+			continue
+		}
+		here := was[name]
+		if here == nil {
+			here = new(places)
+		}
+		here.most.Store(int64(n))
+		is[name] = here
+	}
+	p.upstreams.Store(&is)
 }
 
 // untilPlace is what callers are told to wait for a place: nobody knows how long the
@@ -78,7 +96,7 @@ const untilPlace = time.Second
 
 // Acquire implements Gate.
 func (p *Places) Acquire(_ context.Context, try *Try) (func(Spent), error) {
-	here := p.upstreams[try.Target.Upstream]
+	here := (*p.upstreams.Load())[try.Target.Upstream]
 	if here == nil {
 		return func(Spent) {}, nil
 	}
@@ -92,33 +110,10 @@ func (p *Places) Acquire(_ context.Context, try *Try) (func(Spent), error) {
 
 // Running is how many attempts run at an upstream that has a bound.
 func (p *Places) Running(upstream string) int64 {
-	if here := p.upstreams[upstream]; here != nil {
+	if here := (*p.upstreams.Load())[upstream]; here != nil {
 		return here.taken.Load()
 	}
 	return 0
-}
-
-// admit picks a target that its gates let be asked. Those that are refused are passed
-// over for this try. When none is left the error is the refusal that ends first.
-func (c *chase) admit(ctx context.Context) (t *Target, others int, release func(Spent), err error) {
-	if c.opt.Gate == nil {
-		t, others = c.pool.pick(c.tried, c.spent, time.Now())
-		return t, others, nil, nil
-	}
-	closed := c.spent
-	for {
-		t, others = c.pool.pick(c.tried, closed, time.Now())
-		if t == nil {
-			return nil, 0, nil, err
-		}
-		c.asked++
-		r, refusal := c.opt.Gate.Acquire(ctx, &Try{Target: t, Request: c.req, Number: c.asked})
-		if refusal == nil {
-			return t, others, r, nil
-		}
-		closed = append(closed[:len(closed):len(closed)], t)
-		err = sooner(err, refusal)
-	}
 }
 
 // sooner is the refusal with the shorter wait; one that names none is the last resort.

@@ -52,17 +52,17 @@ func TestGate(t *testing.T) {
 		asked   []string
 		spent   []Spent
 	}{
-		"let in": {[]*fake{{scripts: [][]streamtest.Step{good}}}, nil, "role hello", 0, 0, []int{1}, []string{"t0#1"}, []Spent{{7, 3}}},
+		"let in": {[]*fake{{scripts: [][]streamtest.Step{good}}}, nil, "role hello", 0, 0, []int{1}, []string{"t0#1"}, []Spent{{Input: 7, Output: 3}}},
 		"the next one": {[]*fake{{scripts: [][]streamtest.Step{good}}, {scripts: [][]streamtest.Step{good}}}, map[string]time.Duration{"t0": time.Second},
-			"role hello", 0, 0, []int{0, 1}, []string{"t0#1", "t1#2"}, []Spent{{7, 3}}},
+			"role hello", 0, 0, []int{0, 1}, []string{"t0#1", "t1#2"}, []Spent{{Input: 7, Output: 3}}},
 		"nobody": {[]*fake{{scripts: [][]streamtest.Step{good}}, {scripts: [][]streamtest.Step{good}}}, map[string]time.Duration{"t0": 9 * time.Second, "t1": 2 * time.Second},
 			"", providers.RateLimited, 2 * time.Second, []int{0, 0}, []string{"t0#1", "t1#2"}, nil},
 		"after a failure, elsewhere": {[]*fake{{scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamFailed))}}, {scripts: [][]streamtest.Step{good}}}, nil,
-			"role hello", 0, 0, []int{1, 1}, []string{"t0#1", "t1#2"}, []Spent{{}, {7, 3}}},
+			"role hello", 0, 0, []int{1, 1}, []string{"t0#1", "t1#2"}, []Spent{{}, {Input: 7, Output: 3}}},
 		"after a failure, not elsewhere": {[]*fake{{scripts: [][]streamtest.Step{fails(upstream(providers.UpstreamFailed)), good}}, {scripts: [][]streamtest.Step{good}}},
-			map[string]time.Duration{"t1": time.Second}, "role hello", 0, 0, []int{2, 0}, []string{"t0#1", "t1#2", "t0#3"}, []Spent{{}, {7, 3}}},
+			map[string]time.Duration{"t1": time.Second}, "role hello", 0, 0, []int{2, 0}, []string{"t0#1", "t1#2", "t0#3"}, []Spent{{}, {Input: 7, Output: 3}}},
 		"cut": {[]*fake{{scripts: [][]streamtest.Step{append(slices.Clone(done), streamtest.Step{Err: upstream(providers.Truncated)})}}}, nil,
-			"role hello", providers.Truncated, 0, []int{1}, []string{"t0#1"}, []Spent{{0, 1}}},
+			"role hello", providers.Truncated, 0, []int{1}, []string{"t0#1"}, []Spent{{Output: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestGateNotBlamed(t *testing.T) {
 			t.Fatalf("kind %v, retry after %v", kind, retry)
 		}
 	}
-	if !p.Targets[0].healthy(time.Now()) {
+	if p.Targets[0].state().cool(uptime()) {
 		t.Error("the target is cooled")
 	}
 	d.refuse = nil

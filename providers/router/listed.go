@@ -26,7 +26,7 @@ type listed struct {
 // target is the one target for a model that this upstream serves.
 func (u *listed) target(model string) *Target {
 	return &Target{Name: u.Name + "/" + model, Upstream: u.Name, Model: model, Provider: u.Target(model),
-		Override: u.Override, Phases: u.Phases, Local: u.Local, Weight: 1, list: u}
+		Override: u.Override, Phases: u.Phases, Local: u.Local, Drained: u.Drained, Weight: 1, list: u}
 }
 
 func (u *listed) declares(model string) bool {

@@ -4,9 +4,7 @@
 package router
 
 import (
-	"math/rand/v2"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,14 +26,29 @@ type Target struct {
 	Provider providers.Provider
 	Upstream string // the name of its upstream in the catalog
 	Model    string // there
+	Version  string // of the public model, for who asks for one; "" is any
 	Override Override
 	Phases   Phases
 	Local    bool
-	Weight   int
+	Weight   int  // against the others of its tier; 0: only when no other of it is left
+	Priority int  // its tier: lower ones are asked while one in them can be
+	Drained  bool // asked nothing more; what runs goes on
+	// MaxRunning is how many attempts of this process run there at once; 0 is no bound.
+	MaxRunning int
 
-	list   *listed      // its upstream's, nil outside a catalog
-	cooled atomic.Int64 // unix nanoseconds until which it is left alone
+	list   *listed // its upstream's, nil outside a catalog
+	known  atomic.Pointer[state]
 	named  atomic.Pointer[http.Header]
+	hashed atomic.Uint64 // of its name
+}
+
+// state is the target's own until a catalog shares another.
+func (t *Target) state() *state {
+	if s := t.known.Load(); s != nil {
+		return s
+	}
+	t.known.CompareAndSwap(nil, new(state))
+	return t.known.Load()
 }
 
 // header tells the client which target answers. It is shared: nobody writes to it.
@@ -48,21 +61,30 @@ func (t *Target) header() http.Header {
 	return *h
 }
 
-func (t *Target) coolFor(d time.Duration, now time.Time) {
-	t.cooled.Store(now.Add(d).UnixNano())
-}
-
-func (t *Target) healthy(now time.Time) bool { return t.cooled.Load() <= now.UnixNano() }
-
 // Pool is the targets behind one model name. It is safe for concurrent use.
 type Pool struct {
-	Model     string
+	Model     string   // its name, or a pattern in which * stands for any characters
+	Aliases   []string // further names
 	PresentAs string
 	Targets   []*Target
+	// Make is the pool for one name, where Model is a pattern.
+	Make func(model string) *Pool
 	// FailoverAfter is how long the first token may take while another target remains; 0 means the default.
 	FailoverAfter time.Duration
+	Balance       Balance
+	Affinity      Affinity // for BalanceHash
+	// Fallback are the models that are asked, in order, when no target here can answer;
+	// FallbackContext when the request is too long for this model.
+	Fallback, FallbackContext []string
+	Hedge                     Hedge
+	Eject                     Eject
 
-	budget budget
+	budget  budget
+	turn    atomic.Uint32 // of BalanceRoundRobin
+	hedged  hedges
+	swept   atomic.Int64 // uptime of the last search for outliers
+	mu      sync.Mutex
+	current []int // of BalanceWeighted, by target
 }
 
 // Local reports whether a target is a local server, which may have to load a model first.
@@ -73,100 +95,4 @@ func (p *Pool) Local() bool {
 		}
 	}
 	return false
-}
-
-// pick chooses by weight among the healthy targets not tried yet; if there is none,
-// among the healthy ones, then among all; never a spent one, so that nil means that
-// all are. others is how many untried healthy ones remain.
-func (p *Pool) pick(tried, spent []*Target, now time.Time) (t *Target, others int) {
-	if len(p.Targets) == 1 && len(spent) == 0 {
-		return p.Targets[0], 0
-	}
-	var fresh, healthy, all []*Target
-	for _, t := range p.Targets {
-		if slices.Contains(spent, t) {
-			continue
-		}
-		all = append(all, t)
-		if !t.healthy(now) {
-			continue
-		}
-		healthy = append(healthy, t)
-		if !slices.Contains(tried, t) {
-			fresh = append(fresh, t)
-		}
-	}
-	switch {
-	case len(fresh) > 0:
-		return weighted(fresh), len(fresh) - 1
-	case len(healthy) > 0:
-		return weighted(healthy), 0
-	case len(all) > 0:
-		return weighted(all), 0
-	default:
-		return nil, 0
-	}
-}
-
-func weighted(targets []*Target) *Target {
-	sum := 0
-	for _, t := range targets {
-		sum += t.Weight
-	}
-	if sum <= 0 {
-		return targets[0]
-	}
-	n := rand.IntN(sum)
-	for _, t := range targets {
-		if n -= t.Weight; n < 0 {
-			return t
-		}
-	}
-	return targets[len(targets)-1]
-}
-
-// Budget bounds how many retries a pool makes, so that a sick upstream is not
-// trampled: a share of the calls plus a steady trickle.
-type Budget struct {
-	Share     float64 // retries per call, e.g. 0.1
-	PerSecond float64
-}
-
-// budgetSeconds is how much of the trickle a quiet pool may save up.
-const budgetSeconds = 10
-
-type budget struct {
-	mu     sync.Mutex
-	tokens float64
-	at     time.Time
-}
-
-func (b *budget) call(c Budget, now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.refill(c, now)
-	b.tokens = min(b.tokens+c.Share, b.most(c))
-}
-
-// take reports whether a retry may be made now. A pool that was quiet has at least one.
-func (b *budget) take(c Budget, now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.refill(c, now)
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
-
-func (b *budget) most(c Budget) float64 { return max(1, budgetSeconds*c.PerSecond) }
-
-func (b *budget) refill(c Budget, now time.Time) {
-	if b.at.IsZero() {
-		b.tokens = b.most(c)
-	} else {
-		b.tokens = min(b.tokens+c.PerSecond*now.Sub(b.at).Seconds(), b.most(c))
-	}
-	b.at = now
 }

@@ -288,19 +288,24 @@ func TestWeights(t *testing.T) {
 	p := &Pool{Targets: []*Target{a, b}}
 	n := map[*Target]int{}
 	for range 4000 {
-		got, others := p.pick(nil, nil, time.Now())
-		n[got]++
-		if others != 1 {
-			t.Fatalf("%d others", others)
+		got := take(p)
+		n[got.target]++
+		if got.others != 1 {
+			t.Fatalf("%d others", got.others)
 		}
 	}
-	if n[b] < 2700 || n[b] > 3300 {
+	if n[b] != 3000 {
 		t.Errorf("b was chosen %d of 4000 times, its weight is three quarters", n[b])
 	}
-	b.coolFor(time.Minute, time.Now())
-	if got, others := p.pick(nil, nil, time.Now()); got != a || others != 0 {
+	b.state().coolFor(time.Minute)
+	if got := take(p); got.target != a || got.others != 0 {
 		t.Error("a target that cools down was chosen")
 	}
+}
+
+// take picks for a first attempt, without a breaker.
+func take(p *Pool) picked {
+	return p.pick(&query{tried: new(set), shut: new(set), now: uptime(), cfg: &Breaker{}})
 }
 
 func BenchmarkAnswer(b *testing.B) {

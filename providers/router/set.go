@@ -1,0 +1,78 @@
+package router
+
+import "math/bits"
+
+// set is a set of targets, by their place in the pool. Pools of up to 128 targets cost
+// no allocation.
+type set struct {
+	few  [2]uint64
+	more []uint64
+}
+
+func (s *set) has(i int) bool {
+	if w := i >> 6; w < len(s.few) {
+		return s.few[w]&(1<<(i&63)) != 0
+	} else if w -= len(s.few); w < len(s.more) {
+		return s.more[w]&(1<<(i&63)) != 0
+	}
+	return false
+}
+
+func (s *set) add(i int) {
+	w := i >> 6
+	if w < len(s.few) {
+		s.few[w] |= 1 << (i & 63)
+		return
+	}
+	for w -= len(s.few); w >= len(s.more); {
+		s.more = append(s.more, 0)
+	}
+	s.more[w] |= 1 << (i & 63)
+}
+
+// clone shares no memory with s.
+func (s *set) clone() set {
+	c := *s
+	c.more = append([]uint64(nil), s.more...)
+	return c
+}
+
+func (s *set) clear() {
+	s.few = [2]uint64{}
+	clear(s.more)
+}
+
+func (s *set) len() (n int) {
+	for _, w := range s.few {
+		n += bits.OnesCount64(w)
+	}
+	for _, w := range s.more {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// after is the first member behind i, -1 when there is none. Begin with -1.
+func (s *set) after(i int) int {
+	for i++; i < 64*(len(s.few)+len(s.more)); i = (i | 63) + 1 {
+		var word uint64
+		if w := i >> 6; w < len(s.few) {
+			word = s.few[w]
+		} else {
+			word = s.more[w-len(s.few)]
+		}
+		if word >>= i & 63; word != 0 {
+			return i + bits.TrailingZeros64(word)
+		}
+	}
+	return -1
+}
+
+// nth is the n-th member, from 0.
+func (s *set) nth(n int) int {
+	i := s.after(-1)
+	for ; n > 0 && i >= 0; n-- {
+		i = s.after(i)
+	}
+	return i
+}
