@@ -1,8 +1,7 @@
 package handlers
 
 import (
-	"context"
-	"log/slog"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +17,9 @@ type AccessLog struct {
 	quit    chan struct{}
 	done    chan struct{}
 	once    sync.Once
-	log     *slog.Logger
+	out     io.Writer
+	line    lineWriter // of the line that is being written
 	flush   func()
-	attrs   []slog.Attr // of the line that is being written
 }
 
 // accessLine is what is told of an answer. It holds nothing of the request's body.
@@ -35,10 +34,10 @@ type accessLine struct {
 	limit                                 string // that was over
 }
 
-// NewAccessLog starts the writer. queue bounds the lines waiting; flush, which may be
-// nil, is called when the queue has run empty. Close ends it.
-func NewAccessLog(log *slog.Logger, queue int, flush func()) *AccessLog {
-	a := &AccessLog{lines: make(chan *accessLine, queue), quit: make(chan struct{}), done: make(chan struct{}), log: log, flush: flush}
+// NewAccessLog starts the writer of lines to out, as JSON or as text. queue bounds the lines
+// waiting; flush, which may be nil, is called when the queue has run empty. Close ends it.
+func NewAccessLog(out io.Writer, json bool, queue int, flush func()) *AccessLog {
+	a := &AccessLog{lines: make(chan *accessLine, queue), quit: make(chan struct{}), done: make(chan struct{}), out: out, line: lineWriter{json: json}, flush: flush}
 	if a.flush == nil {
 		a.flush = func() {}
 	}
@@ -83,53 +82,62 @@ func (a *AccessLog) Close() {
 }
 
 func (a *AccessLog) write(l *accessLine) {
+	w := &a.line
 	if l.op == "" {
-		a.writeRefusal(l)
-		return
+		l.refusal(w)
+	} else {
+		l.answer(w)
 	}
+	_, _ = a.out.Write(w.finish())
+}
+
+func (l *accessLine) answer(w *lineWriter) {
 	r := &l.report
-	attrs := append(a.attrs[:0],
-		slog.String("request_id", l.id), slog.String("op", l.op), slog.String("key", l.key), slog.String("remote", l.remote),
-		slog.String("transport", l.transport), slog.String("model", l.model), slog.String("target", r.Target), slog.Bool("stream", l.stream), slog.String("end", l.end.name), slog.Int("status", l.end.status),
-		slog.Duration("took", l.took.Round(time.Microsecond)), slog.Duration("ttft", r.TTFT.Round(time.Microsecond)),
-		slog.Int64("in", r.Usage.Prompt), slog.Int64("out", r.Usage.Completion), slog.Bool("estimated", r.Usage.Estimated),
-		slog.Int64("attempts", r.Attempts))
-	if r.Stop != "" {
-		attrs = append(attrs, slog.String("finish", r.Stop))
-	}
-	if l.limit != "" {
-		attrs = append(attrs, slog.String("limit", l.limit))
+	w.begin(time.Now(), "answer")
+	w.str("request_id", l.id)
+	w.str("op", l.op)
+	w.str("key", l.key)
+	w.str("remote", l.remote)
+	w.str("transport", l.transport)
+	w.str("model", l.model)
+	w.str("target", r.Target)
+	w.flag("stream", l.stream)
+	w.str("end", l.end.name)
+	w.num("status", int64(l.end.status))
+	w.span("took", l.took)
+	w.span("ttft", r.TTFT)
+	w.num("in", r.Usage.Prompt)
+	w.num("out", r.Usage.Completion)
+	w.flag("estimated", r.Usage.Estimated)
+	w.num("attempts", r.Attempts)
+	for _, s := range [...]struct{ name, value string }{{"finish", r.Stop}, {"limit", l.limit}} {
+		if s.value != "" {
+			w.str(s.name, s.value)
+		}
 	}
 	if l.money > 0 {
-		attrs = append(attrs, slog.String("usd", dollars(l.money)))
+		w.str("usd", dollars(l.money))
 	}
-	for _, n := range []struct {
+	for _, n := range [...]struct {
 		name  string
 		value int64
 	}{{"reserved", l.reserved}, {"heartbeats", r.Heartbeats}, {"malformed", r.Malformed}, {"repaired", r.Repaired}} {
 		if n.value > 0 {
-			attrs = append(attrs, slog.Int64(n.name, n.value))
+			w.num(n.name, n.value)
 		}
 	}
 	if l.err != nil {
-		attrs = append(attrs, slog.String("error", l.err.Error()))
+		w.str("error", l.err.Error())
 	}
-	a.tell("answer", attrs...)
-	clear(attrs)
-	a.attrs = attrs
 }
 
-// tell writes a line without looking up who calls, which slog.Logger does and nobody reads.
-// The attributes go as one group without a name, which a record holds as it is.
-func (a *AccessLog) tell(what string, attrs ...slog.Attr) {
-	rec := slog.NewRecord(time.Now(), slog.LevelInfo, what, 0)
-	rec.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)})
-	_ = a.log.Handler().Handle(context.Background(), rec)
-}
-
-// writeRefusal tells of a request that got no answer; its model stands for the route.
-func (a *AccessLog) writeRefusal(l *accessLine) {
-	a.tell("refused",
-		slog.String("request_id", l.id), slog.String("route", l.model), slog.String("remote", l.remote),
-		slog.String("end", l.end.name), slog.Int("status", l.end.status), slog.Any("error", l.err))
+// refusal tells of a request that got no answer; its model stands for the route.
+func (l *accessLine) refusal(w *lineWriter) {
+	w.begin(time.Now(), "refused")
+	w.str("request_id", l.id)
+	w.str("route", l.model)
+	w.str("remote", l.remote)
+	w.str("end", l.end.name)
+	w.num("status", int64(l.end.status))
+	w.str("error", l.err.Error())
 }

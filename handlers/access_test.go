@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"bytes"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -11,7 +10,7 @@ import (
 
 func TestAccessLogWritesAllItTook(t *testing.T) {
 	var out bytes.Buffer
-	a := NewAccessLog(slog.New(slog.NewTextHandler(&out, nil)), 100, nil)
+	a := NewAccessLog(&out, false, 100, nil)
 	for range 50 {
 		a.add(&accessLine{id: "req_1", op: "chat", end: endOK})
 	}
@@ -26,7 +25,7 @@ func TestAccessLogWritesAllItTook(t *testing.T) {
 // A log that cannot keep up drops lines and says how many; it never holds an answer up.
 func TestAccessLogIsBounded(t *testing.T) {
 	w := &stuck{release: make(chan struct{})}
-	a := NewAccessLog(slog.New(slog.NewTextHandler(w, nil)), 4, nil)
+	a := NewAccessLog(w, false, 4, nil)
 	done := make(chan struct{})
 	go func() {
 		for range 100 {

@@ -39,6 +39,7 @@ type account struct {
 	call     ratelimit.Call
 	price    ratelimit.Price
 	prompt   atomic.Int64 // the estimate and 1; 0: not made yet
+	held     atomic.Int64 // tokens that are reserved
 	reserved bool
 	hard     bool
 	declared bool  // a cap on output, or nothing has been estimated
@@ -105,7 +106,7 @@ func (a *account) reserve(ctx context.Context) error {
 		return nil
 	}
 	a.estimate(buckets)
-	a.call.Used, a.call.Row.Start = a.used, a.p.Report().Start
+	a.call.Used, a.call.Lost, a.call.Row.Start = a.used, a.lost, a.p.Report().Start
 	grant, err := a.quota.Limiter.Reserve(ctx, &a.call)
 	if err != nil {
 		a.settled = true // nothing was taken
@@ -116,9 +117,22 @@ func (a *account) reserve(ctx context.Context) error {
 		return err
 	}
 	a.reserved, a.hard, a.levels = true, grant.Hard, grant.Levels
+	a.held.Store(a.call.Row.Reserved)
 	a.obs.reservations.Inc()
 	return nil
 }
+
+// lost ends an answer whose place, or what it had of a hard budget, was given to others while
+// this process was asleep.
+func (a *account) lost(d *ratelimit.Denied) {
+	a.obs.denied(d)
+	a.p.Cancel(&placeLost{d})
+}
+
+// placeLost is why an answer ends that another gateway has taken for dead.
+type placeLost struct{ *ratelimit.Denied }
+
+func (e *placeLost) Unwrap() error { return e.Denied }
 
 // estimate says what to reserve. Tokens are counted only where a bucket counts them.
 func (a *account) estimate(buckets []ratelimit.Bucket) {
@@ -178,6 +192,19 @@ func (a *account) estimated(r *streaming.Report) streaming.UsageData {
 		u.Prompt = a.promptTokens()
 		u.Total = u.Prompt + u.Completion
 		u.Estimated = true
+	}
+	return u
+}
+
+// soFar is what is known of an answer that runs. Nothing is estimated for it that was not
+// before. It may be called from any goroutine.
+func (a *account) soFar(r *streaming.Report) streaming.UsageData {
+	u := r.Usage
+	switch n := a.prompt.Load(); {
+	case r.Reported && r.Since > 0:
+		u.Completion, u.Total, u.Estimated = u.Completion+r.Since, u.Total+r.Since, true
+	case !r.Reported && n > 0:
+		u.Prompt, u.Total = n-1, n-1+u.Completion
 	}
 	return u
 }

@@ -2,13 +2,22 @@ package handlers
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 )
 
-// Admin serves what operators look at: metrics, profiles, health. It asks for no
-// key and belongs on a listener of its own.
-func Admin(o *Observer, d *Drain) http.Handler {
+// AdminParts are what Admin serves beside metrics and health.
+type AdminParts struct {
+	API http.Handler // at /admin/api/; nil: none
+	// Profiles decides who sees profiles; nil: whoever reaches the listener.
+	Profiles func(http.Handler) http.Handler
+}
+
+// Admin serves what operators look at: metrics, health and profiles, for which it asks no
+// key, and the admin API, which does. It belongs on a listener of its own.
+func Admin(o *Observer, d *Drain, parts AdminParts) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", o.Handler())
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
@@ -19,15 +28,32 @@ func Admin(o *Observer, d *Drain) http.Handler {
 		}
 		say(w, http.StatusServiceUnavailable, "draining\n")
 	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	profiles := parts.Profiles
+	if profiles == nil {
+		profiles = func(h http.Handler) http.Handler { return h }
+	}
+	for path, serve := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		mux.Handle("/debug/pprof/"+path, profiles(serve))
+	}
+	if parts.API != nil {
+		mux.Handle("/admin/api/", parts.API)
+	}
 	return mux
 }
 
 func say(w http.ResponseWriter, status int, text string) {
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text)
+}
+
+// ClientAddress tells where requests come from, believing nobody but the given proxies.
+// What has no address comes from the zero Addr.
+func ClientAddress(proxies []*net.IPNet) func(*http.Request) netip.Addr {
+	extract := clientAddress(proxies)
+	return func(r *http.Request) netip.Addr {
+		a, _ := netip.ParseAddr(extract(r))
+		return a.Unmap()
+	}
 }

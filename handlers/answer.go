@@ -30,14 +30,16 @@ var errPanicked = errors.New("a panic before the answer")
 // answer ends. A panic on the way ends the answer as an error of the relay. p has
 // started with the request.
 func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink, p *streaming.Progress) error {
-	live := s.opt.Observer.begin(c)
 	a := s.open(c, p)
 	c.account = a
+	live := s.begin(c, a)
 	err := errPanicked // until Run has returned
-	defer func() { live.end(a, err) }()
+	defer func() { live.end(err) }()
 	defer func() { a.settle(ctx, err) }()
-	err = a.reserve(ctx)
-	a.tell(c.header)
+	if err = s.standing(&c.who); err == nil {
+		err = a.reserve(ctx)
+		a.tell(c.header)
+	}
 	if err != nil {
 		return out.End(err)
 	}
@@ -51,6 +53,15 @@ func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink, p *str
 		return a.withUsage(a.inLine(ctx, c, s.line(c.req.Model), a.guarded(ctx, s.opt.Provider.Stream(ctx, c.req, p))))
 	}, &till{out, ctx, a, c.header}, p)
 	return err
+}
+
+// standing asks again whether the caller may call, once its answer is listed: who revokes a
+// key ends what is listed, and refuses what is not.
+func (s *Server) standing(who *auth.Principal) error {
+	if s.opt.Standing == nil {
+		return nil
+	}
+	return s.opt.Standing(who)
 }
 
 // withUsage adds an estimate at the true end of an answer whose upstream told no usage:

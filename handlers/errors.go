@@ -60,7 +60,10 @@ var (
 	endTotal      = end{"timeout", http.StatusGatewayTimeout, serverError, "timeout", false}
 	endDraining   = end{"draining", http.StatusServiceUnavailable, "service_unavailable_error", "server_draining", false}
 	endCancelled  = end{"cancelled", statusClientGone, serverError, "cancelled", true}
-	endUpgrade    = end{"upgrade_required", http.StatusUpgradeRequired, invalidRequest, "upgrade_required", true}
+	// An answer that an operator ended before anything came of it is not its caller's to pay.
+	endKilled  = end{"killed", http.StatusServiceUnavailable, "service_unavailable_error", "ended_by_operator", true}
+	endRevoked = end{"key_revoked", http.StatusUnauthorized, invalidRequest, "key_revoked", true}
+	endUpgrade = end{"upgrade_required", http.StatusUpgradeRequired, invalidRequest, "upgrade_required", true}
 	// endLifetime has the code that OpenAI's own WebSocket uses.
 	endLifetime = end{"connection_limit", http.StatusServiceUnavailable, "service_unavailable_error", "websocket_connection_limit_reached", false}
 )
@@ -75,6 +78,17 @@ var (
 	// endOverBurst is of a request that no waiting helps; 400 keeps SDKs from trying.
 	endOverBurst = end{"over_burst", http.StatusBadRequest, invalidRequest, "request_too_large", true}
 	endNoLimits  = end{"quota_unavailable", http.StatusServiceUnavailable, "service_unavailable_error", "quota_unavailable", false}
+	// endPlaceLost is of an answer whose gateway was asleep while its place was given to another.
+	endPlaceLost = end{"place_lost", http.StatusServiceUnavailable, "service_unavailable_error", "place_lost", false}
+)
+
+// The ends that come from outside of the answer, as causes for Live.
+var (
+	// ErrKilled says that an operator has ended the answer.
+	ErrKilled = errors.New("ended by an operator")
+	// ErrKeyRevoked says that the key has been disabled, has expired or been deleted, or
+	// that the secret has been replaced.
+	ErrKeyRevoked = errors.New("the key is no longer valid")
 )
 
 // The ends that only a WebSocket connection knows.
@@ -110,6 +124,10 @@ func describe(err error) failure {
 		return failure{end: endTotal, message: "The answer took longer than the total time limit."}
 	case errors.Is(err, errCancelled):
 		return failure{end: endCancelled, message: "The answer was cancelled by the client."}
+	case errors.Is(err, ErrKilled):
+		return failure{end: endKilled, message: "The answer was ended by an operator of the gateway."}
+	case errors.Is(err, ErrKeyRevoked):
+		return failure{end: endRevoked, message: "The API key is no longer valid: it was disabled, replaced or deleted, or has expired."}
 	case errors.Is(err, errUpgrade):
 		return failure{end: endUpgrade, message: "This path speaks WebSocket version 13 (RFC 6455)."}
 	case errors.Is(err, errLifetime):
@@ -243,6 +261,8 @@ func closeCode(why error) (code streaming.CloseCode, reason string) {
 		return streaming.CloseRestart, "the gateway is shutting down; reconnect"
 	case errors.Is(why, errLifetime):
 		return streaming.CloseNormal, "the lifetime of the connection is over"
+	case errors.Is(why, ErrKeyRevoked):
+		return streaming.ClosePolicy, "the key is no longer valid"
 	default:
 		return streaming.CloseInternal, "internal fault"
 	}

@@ -42,6 +42,9 @@ func (s *Server) infer(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := permitted(&who, req, transport(req)); err != nil {
+		return err
+	}
 	out := s.sink(c, req)
 	defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
 	err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req), header: c.Response().Header()}, out, streaming.NewProgress(start))

@@ -134,12 +134,16 @@ const longWait = time.Minute
 func fromLimit(err error) (f failure, ok bool) {
 	var d *ratelimit.Denied
 	var b *budgetExhausted
+	var lost *placeLost
 	switch {
 	case err == nil:
 		return f, false
 	case errors.As(err, &b):
 		over := mainOver(b.Denied)
 		return failure{end: endBudget, message: fmt.Sprintf("The answer was ended: limit %q allows %s, and nothing of it is left.", over.Rule.ID, allowance(over.Rule))}, true
+	case errors.As(err, &lost):
+		return failure{end: endPlaceLost, retryAfter: roundUp(lost.RetryAfter, time.Millisecond),
+			message: fmt.Sprintf("The gateway was stopped for so long that what this answer held of limit %q was given to others. Try again.", mainOver(lost.Denied).Rule.ID)}, true
 	case errors.As(err, &d):
 		return fromDenied(d), true
 	case errors.Is(err, ratelimit.ErrUnavailable):

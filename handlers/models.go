@@ -14,28 +14,37 @@ import (
 
 // models lists what can be asked for.
 func (s *Server) models(c echo.Context) error {
-	if _, err := s.opt.Auth.Authenticate(c.Request().Header); err != nil {
+	who, err := s.opt.Auth.Authenticate(c.Request().Header)
+	if err != nil {
 		return err
 	}
 	body := []byte(`{"object":"list","data":[`)
-	for i, m := range s.opt.Catalog.Models(c.Request().Context()) {
-		if i > 0 {
+	first := true
+	for _, m := range s.opt.Catalog.Models(c.Request().Context()) {
+		if !who.AllowsModel(m.ID) {
+			continue
+		}
+		if !first {
 			body = append(body, ',')
 		}
-		body = appendModel(body, &m)
+		body, first = appendModel(body, &m), false
 	}
 	return c.JSONBlob(http.StatusOK, append(body, "]}\n"...))
 }
 
 // model answers for one id, which may hold slashes, escaped or not.
 func (s *Server) model(c echo.Context) error {
-	if _, err := s.opt.Auth.Authenticate(c.Request().Header); err != nil {
+	who, err := s.opt.Auth.Authenticate(c.Request().Header)
+	if err != nil {
 		return err
 	}
 	path := c.Request().URL.EscapedPath()
 	id, err := url.PathUnescape(path[strings.Index(path, "/models/")+len("/models/"):])
 	if err != nil {
 		return providers.Invalid("model", "The model id in the path is not well escaped.")
+	}
+	if !who.AllowsModel(id) {
+		return noSuchModel(id)
 	}
 	for _, m := range s.opt.Catalog.Models(c.Request().Context()) {
 		if m.ID == id {
@@ -46,6 +55,10 @@ func (s *Server) model(c echo.Context) error {
 		m := providers.Model{ID: id, OwnedBy: "sluice", Capabilities: s.opt.Catalog.Capabilities(c.Request().Context(), id)}
 		return c.JSONBlob(http.StatusOK, append(appendModel(nil, &m), '\n'))
 	}
+	return noSuchModel(id)
+}
+
+func noSuchModel(id string) error {
 	return &providers.Error{Kind: providers.ModelNotFound, Param: "model", Message: "The model " + strconv.Quote(id) + " does not exist. GET /v1/models lists the models that can be used."}
 }
 

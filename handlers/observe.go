@@ -21,6 +21,8 @@ import (
 type Observer struct {
 	registry *prometheus.Registry
 	access   *AccessLog
+	recent   *Recent // answers
+	turned   *Recent // requests that came to no answer
 
 	models     sync.Map // names that are labels
 	modelCount atomic.Int64
@@ -47,6 +49,17 @@ type Observer struct {
 	money          *prometheus.CounterVec
 }
 
+const (
+	keptAnswers  = 10_000
+	keptRefusals = 1_000
+)
+
+// Recent are the answers that ended last.
+func (o *Observer) Recent() *Recent { return o.recent }
+
+// Refused are the requests that came to no answer.
+func (o *Observer) Refused() *Recent { return o.turned }
+
 // buckets double from the first value to the last, as the OpenTelemetry
 // conventions for generative AI advise for times in seconds.
 func buckets(first, last float64) []float64 {
@@ -67,7 +80,7 @@ func NewObserver(log *AccessLog) *Observer {
 	perToken := histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first one.", buckets(0.001, 3), by...)
 	tokens := counter("gateway_tokens_total", "Tokens by direction; estimated where the upstream did not count.", "type", "model", "estimated")
 	o := &Observer{
-		registry: prometheus.NewRegistry(), access: log,
+		registry: prometheus.NewRegistry(), access: log, recent: NewRecent(keptAnswers), turned: NewRecent(keptRefusals),
 		active: newChildren(1, active.WithLabelValues), ends: newChildren(2, ends.WithLabelValues),
 		duration: newChildren(2, duration.WithLabelValues), ttft: newChildren(2, ttft.WithLabelValues),
 		perToken: newChildren(2, perToken.WithLabelValues), tokens: newChildren(3, tokens.WithLabelValues),
@@ -116,21 +129,11 @@ func (o *Observer) Handler() http.Handler {
 	return promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{})
 }
 
-// live is one answer under way.
-type live struct {
-	observer *Observer
-	call     *call
-	active   prometheus.Gauge
-}
-
-func (o *Observer) begin(c *call) *live {
-	l := &live{observer: o, call: c, active: o.active.of(c.transport, "", "")}
-	l.active.Inc()
-	return l
-}
-
-// end settles an answer: what flowed is counted once, however it ended.
-func (l *live) end(a *account, err error) {
+// end takes an answer off the list and tells of it: what flowed is counted once, however
+// it ended.
+func (l *live) end(err error) {
+	a := l.account
+	l.unlist()
 	l.active.Dec()
 	f := describe(err)
 	r := a.p.Report()
@@ -140,16 +143,19 @@ func (l *live) end(a *account, err error) {
 	if a.bill.money > 0 {
 		l.observer.money.WithLabelValues(l.observer.modelLabel(l.call.req, &r)).Add(float64(a.bill.money) / 1e9)
 	}
+	req := l.call.req
+	line := &accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, transport: l.call.transport, model: req.Model, stream: req.Stream,
+		report: r, end: f.end, err: err, took: took, reserved: a.bill.reserved, money: a.bill.money, limit: limitID(err)}
+	l.observer.recent.remember(line, l.call, a.p, &f)
 	if l.observer.access != nil {
-		req := l.call.req
-		l.observer.access.add(&accessLine{id: req.ID, op: req.Op.String(), key: l.call.who.Key, remote: l.call.remote, transport: l.call.transport, model: req.Model, stream: req.Stream,
-			report: r, end: f.end, err: err, took: took, reserved: a.bill.reserved, money: a.bill.money, limit: limitID(err)})
+		l.observer.access.add(line)
 	}
 }
 
 // refuse tells of a request that came to no answer: no key, a bad body, no such route.
 func (o *Observer) refuse(id, remote, route string, f failure) {
 	o.refused.WithLabelValues(f.name).Inc()
+	o.turned.add(&Finished{ID: id, Remote: remote, Model: route, Start: time.Now(), End: f.name, Status: f.status, Code: f.code, Message: f.message})
 	if o.access != nil {
 		o.access.add(&accessLine{id: id, remote: remote, model: route[:min(len(route), maxRoute)], end: f.end, err: errors.New(f.message)})
 	}

@@ -33,12 +33,19 @@ type Catalog interface {
 
 // Options are what the handlers need from outside.
 type Options struct {
+	// Newest, if not nil, is the server of the newest configuration, for requests on WebSocket
+	// connections that are older; leave is called when the answer has ended.
+	Newest   func() (s *Server, leave func())
 	Provider providers.Provider // the router
 	Catalog  Catalog
 	Auth     Authenticator
-	// Callers, if not nil, finds the caller by the name of a key, for tickets.
-	Callers func(key string) (auth.Principal, bool)
-	Relay   streaming.Relay // Total is set per request
+	// Current, if not nil, finds a caller again as it is now: behind a ticket, and for each
+	// request on a WebSocket connection.
+	Current func(was auth.Principal) (auth.Principal, error)
+	// Standing, if not nil, says why a caller whom Auth or Callers has found may not call any
+	// longer. It is asked once the answer is in Live, and must not wait.
+	Standing func(who *auth.Principal) error
+	Relay    streaming.Relay // Total is set per request
 	// Total bounds a whole answer by its model.
 	Total      func(ctx context.Context, model string) time.Duration
 	WriteLimit time.Duration // for one write to a client
@@ -54,6 +61,7 @@ type Options struct {
 	// Line, if not nil, finds where answers of a model wait for a place; nil: they need none.
 	Line     func(model string) *fair.Queue
 	Observer *Observer
+	Live     *Live // nil: one of its own
 	Drain    *Drain
 	Log      *slog.Logger
 }
@@ -66,6 +74,9 @@ type Server struct {
 
 // New returns the API as an http.Handler.
 func New(opt Options) *Server {
+	if opt.Live == nil {
+		opt.Live = NewLive()
+	}
 	s := &Server{opt: opt, echo: echo.New()}
 	s.echo.HideBanner = true
 	s.echo.HTTPErrorHandler = s.fail
@@ -102,6 +113,7 @@ func (s *Server) routes(g *echo.Group) {
 		g.POST(path, s.relay(providers.Passthrough, path))
 	}
 	get(g, "/usage", s.usage)
+	get(g, "/key", s.key)
 	get(g, "/models", s.models)
 	get(g, "/models/*", s.model)
 	g.POST("/models/*", s.infer)

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -104,22 +103,9 @@ func (s *Server) fillUsage(ctx context.Context, out *usageAnswer, who auth.Princ
 	for i := range levels {
 		out.Limits = append(out.Limits, limitNow(&levels[i]))
 	}
-	if s.opt.Quota.Ledger == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, usageTime)
-	defer cancel()
-	sums, err := s.opt.Quota.Ledger.Usage(ctx, q)
-	if errors.Is(err, ledger.ErrQuery) || len(sums) > maxUsage {
-		return providers.Invalid("start", "The answer would be too long. Ask for a shorter time, or for days instead of hours.")
-	}
-	if err != nil {
-		return &providers.Error{Kind: providers.Overloaded, Message: "The usage records cannot be read now. Try again in a moment.", Err: err}
-	}
-	for i := range sums {
-		out.Data = append(out.Data, sumOf(&sums[i]))
-	}
-	return nil
+	sums, err := s.sums(ctx, q)
+	out.Data = append(out.Data, sums...)
+	return err
 }
 
 func limitNow(l *ratelimit.Level) usageLimit {

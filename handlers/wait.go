@@ -35,8 +35,9 @@ func (a *account) inLine(ctx context.Context, c *call, q *fair.Queue, src stream
 		return src
 	}
 	return func(yield func([]streaming.Event, error) bool) {
-		w := &lineWait{yield: yield, since: time.Now()}
+		w := &lineWait{yield: yield, since: time.Now(), p: a.p}
 		place, err := q.Wait(ctx, tenantOf(&c.who), a.tokenEstimate(c), w.tell)
+		a.p.SetPlace(0)
 		if err != nil {
 			if !errors.Is(err, fair.ErrStopped) {
 				yield(nil, notServed(err))
@@ -80,11 +81,13 @@ func (a *account) tokenEstimate(c *call) int64 {
 // lineWait tells a client of its waiting.
 type lineWait struct {
 	yield func([]streaming.Event, error) bool
+	p     *streaming.Progress
 	since time.Time
 	told  bool
 }
 
 func (w *lineWait) tell(position int) bool {
+	w.p.SetPlace(position)
 	m := &streaming.MetaData{Queue: &streaming.QueueData{Position: position, Waited: time.Since(w.since)}}
 	if !w.told {
 		w.told = true

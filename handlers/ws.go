@@ -3,9 +3,11 @@ package handlers
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +63,12 @@ func (s *Server) upgrade(op providers.Op, path string) echo.HandlerFunc {
 			return streaming.ErrDraining
 		}
 		who, err := s.caller(r)
+		if err == nil {
+			err = permittedTransport(&who, "ws")
+		}
+		if err == nil {
+			err = permittedRoute(&who, op, path)
+		}
 		if err != nil {
 			return err
 		}
@@ -132,19 +140,23 @@ func offered(r *http.Request) (list []string) {
 }
 
 // caller finds who opens the connection: by a ticket, or by the one key that came in
-// a header or as a subprotocol.
+// a header or as a subprotocol. Two credentials are one too many.
 func (s *Server) caller(r *http.Request) (auth.Principal, error) {
 	h := http.Header{"Authorization": r.Header["Authorization"], "Api-Key": r.Header["Api-Key"]}
+	tickets := map[string]bool{}
 	for _, e := range offered(r) {
 		if ticket, ok := strings.CutPrefix(e, subprotocolTicket); ok {
-			return s.redeem(r.Context(), ticket)
+			tickets[ticket] = true
 		}
 		if key, ok := strings.CutPrefix(e, subprotocolKey); ok {
-			if h.Get("Api-Key") != "" && h.Get("Api-Key") != key {
-				return auth.Principal{}, providers.Invalid("", "Two different API keys were sent. Send one.")
-			}
-			h.Set("Api-Key", key)
+			h.Add("Api-Key", key)
 		}
+	}
+	switch {
+	case len(tickets) > 1, len(tickets) == 1 && (h.Get("Authorization") != "" || h.Get("Api-Key") != ""):
+		return auth.Principal{}, providers.Invalid("", "A ticket and another credential were sent. Send one.")
+	case len(tickets) == 1:
+		return s.redeem(r.Context(), slices.Collect(maps.Keys(tickets))[0])
 	}
 	return s.opt.Auth.Authenticate(h)
 }
@@ -153,14 +165,14 @@ func (s *Server) caller(r *http.Request) (auth.Principal, error) {
 // now.
 func (s *Server) redeem(ctx context.Context, ticket string) (auth.Principal, error) {
 	who, err := s.opt.Tickets.Redeem(ctx, ticket)
-	if err != nil || s.opt.Callers == nil {
+	if err != nil || s.opt.Current == nil {
 		return who, err
 	}
-	who, ok := s.opt.Callers(who.Key)
-	if !ok {
-		return who, &providers.Error{Kind: providers.Forbidden, Code: "invalid_ticket", Message: "The key that the ticket was made for is not known here."}
+	who, err = s.opt.Current(who)
+	if e := providers.AsError(err); e != nil && e.Kind != providers.Overloaded {
+		return who, &providers.Error{Kind: providers.Forbidden, Code: "invalid_ticket", Message: "The key that the ticket was made for is not good any more."}
 	}
-	return who, nil
+	return who, err
 }
 
 // originAllowed guards against pages that use their visitor's network: a browser
@@ -204,6 +216,9 @@ func trusted(proxies []*net.IPNet, addr string) bool {
 // ticket makes a credential for one WebSocket connection in the caller's name.
 func (s *Server) ticket(c echo.Context) error {
 	who, err := s.opt.Auth.Authenticate(c.Request().Header)
+	if err == nil {
+		err = permittedTransport(&who, "ws")
+	}
 	if err != nil {
 		return err
 	}

@@ -142,11 +142,17 @@ func (x *session) serve(l *wsLane, req *providers.Request) (err error) {
 		return x.turnAway(l, req, streaming.ErrDraining)
 	}
 	defer x.srv.opt.Drain.Leave()
+	who, err := x.caller()
+	if err != nil {
+		return x.turnAway(l, req, err)
+	}
 	p := streaming.NewProgress(time.Now())
-	c := &call{req: req, who: x.who, remote: x.remote, transport: "ws"}
+	c := &call{req: req, who: who, remote: x.remote, transport: "ws"}
 	enc := &laneEncoder{Encoder: encoder(req, l.framing), stream: l.id, call: c, progress: p}
 	defer func() { x.tellLimits(l, c.account) }()
-	return x.srv.answer(l.ctx, c, l.out.Sink(enc), p)
+	srv, leave := x.newest()
+	defer leave()
+	return srv.answer(l.ctx, c, l.out.Sink(enc), p)
 }
 
 // tellLimits tells the client what its limits leave, when an answer has ended.

@@ -44,7 +44,11 @@ func (x *session) begin(sock *streaming.Socket) {
 	x.ctx, x.cut = context.WithCancelCause(sock.Context())
 	counted := x.srv.opt.Observer.socket()
 	leave := x.srv.opt.Drain.Join(x)
-	x.quit = func() { leave(); counted() }
+	unlist := x.srv.opt.Live.join(x)
+	x.quit = func() { unlist(); leave(); counted() }
+	if err := x.srv.standing(&x.who); err != nil {
+		x.end(err)
+	}
 	if life := x.srv.opt.WebSocket.Lifetime; life > 0 {
 		notice := min(lifetimeNotice, life/2)
 		x.mu.Lock()
@@ -81,6 +85,15 @@ func (x *session) Refuse() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.retire(streaming.ErrDraining)
+}
+
+// end ends the answers with why, and then the connection.
+func (x *session) end(why error) {
+	x.sock.Lane().Post(describe(why).appendErrorMessage(nil, "", ""))
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cut(why)
+	x.retire(why)
 }
 
 // retire takes no new requests. mu is held.
@@ -174,6 +187,9 @@ func (x *session) create(f wsFrame) {
 	id := newRequestID()
 	req, err := x.request(f.request, id)
 	if err == nil {
+		err = x.allowed(req)
+	}
+	if err == nil {
 		err = x.enqueue(f.stream, req)
 	}
 	if err == nil {
@@ -190,6 +206,22 @@ func (x *session) create(f wsFrame) {
 	out.Post(desc.appendErrorMessage(nil, f.stream, id))
 }
 
+// caller is who has opened the connection, as it is now.
+func (x *session) caller() (auth.Principal, error) {
+	if x.srv.opt.Current == nil {
+		return x.who, nil
+	}
+	return x.srv.opt.Current(x.who)
+}
+
+func (x *session) allowed(req *providers.Request) error {
+	who, err := x.caller()
+	if err != nil {
+		return err
+	}
+	return permitted(&who, req, "ws")
+}
+
 // request is the same as a POST with this body would be, and a stream.
 func (x *session) request(body []byte, id string) (*providers.Request, error) {
 	if body == nil {
@@ -199,5 +231,16 @@ func (x *session) request(body []byte, id string) (*providers.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return x.srv.parseBody(x.op, x.path, "application/json", body, id)
+	srv, leave := x.newest()
+	defer leave()
+	return srv.parseBody(x.op, x.path, "application/json", body, id)
+}
+
+// newest is the server of the newest configuration: answers of an old connection are given
+// as those of a new one would be. The connection's own bounds stay as they were.
+func (x *session) newest() (srv *Server, leave func()) {
+	if x.srv.opt.Newest == nil {
+		return x.srv, func() {}
+	}
+	return x.srv.opt.Newest()
 }

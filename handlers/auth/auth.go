@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"sluice/providers"
 	"sluice/ratelimit"
@@ -14,10 +16,46 @@ import (
 
 // Principal is who is calling. It is read only.
 type Principal struct {
-	Key             string // name of the key
+	Key             string // name of the key in buckets and books: of an issued key its id
 	Org, Team, User string // "" where the key says nothing
 	// Rules are limits that the key carries, beside the declared ones.
-	Rules []*ratelimit.Rule
+	Rules  []*ratelimit.Rule
+	Groups []string // that the key belongs to, for routing
+	// Name is what people call an issued key, "" for others; it is not unique.
+	Name     string
+	Metadata map[string]string // of an issued key
+	Expires  time.Time         // of an issued key; zero: never
+	// Serial names the secret of an issued key that the caller came with; 0 for other keys.
+	Serial uint32
+	// May bounds what the key is for; nil: nothing does.
+	May *Permissions
+}
+
+// Permissions are what a key may be used for. An empty list allows all.
+type Permissions struct {
+	Models     []string // patterns as limits have them
+	Routes     []string // patterns of the operations' names ("chat", "embeddings")
+	Transports []string // http, sse, ws
+}
+
+// AllowsModel reports whether the key may be used for the model.
+func (p *Principal) AllowsModel(name string) bool { return p.May == nil || fitsAny(p.May.Models, name) }
+
+// AllowsRoute reports whether the key may be used for the operation.
+func (p *Principal) AllowsRoute(op string) bool { return p.May == nil || fitsAny(p.May.Routes, op) }
+
+// AllowsTransport reports whether answers may travel by http, sse or ws.
+func (p *Principal) AllowsTransport(t string) bool {
+	return p.May == nil || len(p.May.Transports) == 0 || slices.Contains(p.May.Transports, t)
+}
+
+func fitsAny(globs []string, name string) bool {
+	for _, g := range globs {
+		if ratelimit.Fits(g, name) {
+			return true
+		}
+	}
+	return len(globs) == 0
 }
 
 // Keys are the static API keys of a configuration. They are read only after New,
@@ -43,30 +81,50 @@ func (k *Keys) Named(key string) (who Principal, ok bool) {
 }
 
 // Authenticate finds the caller behind a request's Authorization or api-key header.
-// The work is the same for known and unknown keys: what is compared are digests.
 func (k *Keys) Authenticate(h http.Header) (Principal, error) {
 	secret, err := credential(h)
 	if err != nil {
 		return Principal{}, err
 	}
+	who, ok := k.find(secret)
+	if !ok {
+		return Principal{}, wrongKey()
+	}
+	return who, nil
+}
+
+// find finds the caller behind a key. The work is the same for known and unknown keys:
+// what is compared are digests.
+func (k *Keys) find(secret string) (who Principal, ok bool) {
 	digest := sha256.Sum256([]byte(secret))
 	var found [sha256.Size]byte
-	ok := 0
+	same := 0
 	for d := range k.byDigest {
 		if subtle.ConstantTimeCompare(d[:], digest[:]) == 1 {
-			found, ok = d, 1
+			found, same = d, 1
 		}
 	}
-	if ok == 0 {
-		return Principal{}, &providers.Error{Kind: providers.Unauthorized, Message: "Incorrect API key provided. Keys are set in the [[keys]] tables of the gateway's configuration."}
+	if same == 0 {
+		return Principal{}, false
 	}
-	return k.byDigest[found], nil
+	return k.byDigest[found], true
+}
+
+func wrongKey() error {
+	return &providers.Error{Kind: providers.Unauthorized, Message: "Incorrect API key provided. The gateway's operator issues keys, or sets them in its configuration."}
 }
 
 // credential reads the one key that a request carries.
 func credential(h http.Header) (string, error) {
-	key := h.Get("Api-Key")
-	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
+	key, err := only(h["Api-Key"])
+	if err != nil {
+		return "", err
+	}
+	line, err := only(h["Authorization"])
+	if err != nil {
+		return "", err
+	}
+	scheme, token, _ := strings.Cut(line, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		token = ""
 	}
@@ -75,10 +133,27 @@ func credential(h http.Header) (string, error) {
 	case token == "" && key == "":
 		return "", &providers.Error{Kind: providers.Unauthorized, Message: "You didn't provide an API key. Send it as Authorization: Bearer YOUR_KEY, or in an api-key header."}
 	case token != "" && key != "" && token != key:
-		return "", providers.Invalid("", "Two different API keys were sent, in Authorization and in api-key. Send one.")
+		return "", errTwoKeys()
 	case token == "":
 		return key, nil
 	default:
 		return token, nil
 	}
+}
+
+// only is the value of a header, which may be repeated but not with another one.
+func only(values []string) (string, error) {
+	if len(values) == 0 {
+		return "", nil
+	}
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return "", errTwoKeys()
+		}
+	}
+	return values[0], nil
+}
+
+func errTwoKeys() error {
+	return providers.Invalid("", "Two different API keys were sent, in Authorization, api-key or both. Send one.")
 }

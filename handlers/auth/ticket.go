@@ -41,11 +41,13 @@ func NewTickets(secret []byte, lifetime time.Duration, spent Spender) *Tickets {
 func (t *Tickets) Lifetime() time.Duration { return t.lifetime }
 
 // A ticket is base64url, without padding, of a version, an id, the end of its life in
-// Unix milliseconds, the name of the key and the HMAC-SHA256 (RFC 2104) of all these.
+// Unix milliseconds, the serial of the key's secret, the name of the key and the HMAC-SHA256
+// (RFC 2104) of all these.
 const (
-	ticketVersion = 1
+	ticketVersion = 2
 	ticketID      = 16
-	ticketHead    = 1 + ticketID + 8
+	ticketSerial  = 1 + ticketID + 8
+	ticketHead    = ticketSerial + 4
 )
 
 var ticketText = base64.RawURLEncoding.Strict()
@@ -56,6 +58,7 @@ func (t *Tickets) Issue(who Principal) string {
 	b[0] = ticketVersion
 	_, _ = rand.Read(b[1:])
 	b = binary.BigEndian.AppendUint64(b, uint64(time.Now().Add(t.lifetime).UnixMilli()))
+	b = binary.BigEndian.AppendUint32(b, who.Serial)
 	b = append(b, who.Key...)
 	return ticketText.EncodeToString(append(b, t.sign(b)...))
 }
@@ -68,7 +71,7 @@ func (t *Tickets) sign(b []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// Redeem finds the name of the caller behind a ticket and spends it: only Key is set. The error is Forbidden for a
+// Redeem finds the name of the caller behind a ticket and spends it: only Key and Serial are set. The error is Forbidden for a
 // ticket that is forged, too old or spent.
 func (t *Tickets) Redeem(ctx context.Context, ticket string) (Principal, error) {
 	b, err := ticketText.DecodeString(ticket)
@@ -90,7 +93,7 @@ func (t *Tickets) Redeem(ctx context.Context, ticket string) (Principal, error) 
 	if !first {
 		return Principal{}, badTicket("ticket_spent", "The ticket has been used. Ask for a new one at POST /v1/tickets.")
 	}
-	return Principal{Key: string(b[ticketHead:])}, nil
+	return Principal{Key: string(b[ticketHead:]), Serial: binary.BigEndian.Uint32(b[ticketSerial:])}, nil
 }
 
 func badTicket(code, message string) error {

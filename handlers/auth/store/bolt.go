@@ -48,6 +48,9 @@ var (
 
 const lockWait = time.Second
 
+// ErrInUse means that another process has the file of the keys.
+var ErrInUse = errors.New("the file of the keys is in use by another process")
+
 var (
 	errDamaged = errors.New("the file of the keys is damaged")
 	errFormat  = errors.New("the file holds no keys, or those of another version of sluice")
@@ -130,7 +133,7 @@ func openError(path string, err error) error {
 	var file *fs.PathError
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("the file of the keys %s is in use by another process", path)
+		return fmt.Errorf("%w: %s", ErrInUse, path)
 	case errors.As(err, &sys), errors.As(err, &file):
 		return fmt.Errorf("open the store of the keys: %w", err)
 	default:

@@ -199,19 +199,6 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func TestAllows(t *testing.T) {
-	free, k := Key{}, Key{Models: []string{"gpt-*", "a/b"}, Routes: []string{"chat"}, Transports: []string{"sse"}}
-	for what, ok := range map[string]bool{
-		"free": free.AllowsModel("x") && free.AllowsRoute("x") && free.AllowsTransport("ws"),
-		"own":  k.AllowsModel("gpt-4/o") && k.AllowsModel("a/b") && k.AllowsRoute("chat") && k.AllowsTransport("sse"),
-		"none": !k.AllowsModel("GPT-4") && !k.AllowsModel("") && !k.AllowsRoute("chats") && !k.AllowsTransport("ws"),
-	} {
-		if !ok {
-			t.Error(what)
-		}
-	}
-}
-
 // TestVerifyAllocates also shows that unknown ids take the same path.
 func TestVerifyAllocates(t *testing.T) {
 	if raced {
@@ -387,12 +374,13 @@ func manyKeys(t testing.TB, s *Store, n int) (tokens []auth.Token) {
 	return tokens
 }
 
-// TestManyKeys bounds what 100,000 keys take.
+// TestManyKeys bounds what 100,000 keys take. The race detector, which would take minutes for
+// them, sees fewer: what a key takes does not depend on how many there are.
 func TestManyKeys(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+	n := 100_000
+	if raced || testing.Short() {
+		n = 5_000
 	}
-	const n = 100_000
 	s := openTest(t)
 	heap := func() int64 {
 		var m runtime.MemStats
@@ -403,7 +391,7 @@ func TestManyKeys(t *testing.T) {
 	}
 	before := heap()
 	tokens := manyKeys(t, s, n)
-	per := (heap() - before - int64(len(tokens))*64) / n
+	per := (heap() - before - int64(len(tokens))*64) / int64(n)
 	t.Logf("%d bytes for each key", per)
 	if per > 3584 {
 		t.Errorf("a key takes %d bytes", per)

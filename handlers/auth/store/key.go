@@ -59,6 +59,7 @@ type Key struct {
 
 	secrets []secret // the newest last
 	rules   []*ratelimit.Rule
+	caller  auth.Principal
 	rest    map[string]json.RawMessage // fields of newer versions
 	newer   []byte                     // the whole of a key that this version must not use
 }
@@ -179,7 +180,7 @@ func (k *Key) checkLimits(bad report) {
 	}
 }
 
-// prepare makes what Rules returns. The error is that of a limit that does not hold.
+// prepare makes what Rules and Principal return. The error is that of a limit that does not hold.
 func (k *Key) prepare() error {
 	var all []ratelimit.Rule
 	for i := range k.Limits {
@@ -197,38 +198,36 @@ func (k *Key) prepare() error {
 	for i := range all {
 		k.rules = append(k.rules, &all[i])
 	}
+	k.caller = auth.Principal{
+		Key: k.ID.String(), Org: k.Org, Team: k.Team, User: k.User, Rules: k.rules, Groups: k.Groups, Name: k.Name, Metadata: k.Metadata, Expires: k.Expires,
+	}
+	if len(k.Models)+len(k.Routes)+len(k.Transports) > 0 {
+		k.caller.May = &auth.Permissions{Models: k.Models, Routes: k.Routes, Transports: k.Transports}
+	}
 	return nil
 }
 
 // Rules are the limits that the key carries, for ratelimit.Subject. They are read only.
 func (k *Key) Rules() []*ratelimit.Rule { return k.rules }
 
-// Principal is who calls with the key: its name in buckets and books is the id.
-func (k *Key) Principal() auth.Principal {
-	return auth.Principal{Key: k.ID.String(), Org: k.Org, Team: k.Team, User: k.User, Rules: k.rules}
-}
+// Principal is who calls with the key: its name in buckets and books is the id. The serial
+// is that of no secret.
+func (k *Key) Principal() auth.Principal { return k.caller }
 
-// AllowsModel reports whether the key may be used for the model.
-func (k *Key) AllowsModel(name string) bool { return fitsAny(k.Models, name) }
-
-// AllowsRoute reports whether the key may be used for the operation.
-func (k *Key) AllowsRoute(op string) bool { return fitsAny(k.Routes, op) }
-
-// AllowsTransport reports whether answers may travel by http, sse or ws.
-func (k *Key) AllowsTransport(t string) bool {
-	return len(k.Transports) == 0 || slices.Contains(k.Transports, t)
-}
-
-func fitsAny(globs []string, name string) bool {
-	if len(globs) == 0 {
-		return true
+// State is active, disabled, expired, deleted, or newer: written by a newer version.
+func (k *Key) State(now time.Time) string {
+	switch err := k.state(now); {
+	case errors.Is(err, errNewer):
+		return "newer"
+	case !k.Deleted.IsZero():
+		return "deleted"
+	case errors.Is(err, ErrDisabled):
+		return "disabled"
+	case errors.Is(err, ErrExpired):
+		return "expired"
+	default:
+		return "active"
 	}
-	for _, g := range globs {
-		if ratelimit.Fits(g, name) {
-			return true
-		}
-	}
-	return false
 }
 
 // Secrets is how many secrets of the key are valid at a moment: 2 while a rotation overlaps.

@@ -79,6 +79,33 @@ func (l *Limit) rules(i int) []ratelimit.Rule {
 	return out
 }
 
+// Unknown names the fields that were read and are not known here, in order.
+func (l *Limit) Unknown() []string { return slices.Sorted(maps.Keys(l.rest)) }
+
+// LimitsOf writes rules, such as those of a key of the configuration, as limits: one for
+// each.
+func LimitsOf(rules []*ratelimit.Rule) []Limit {
+	out := make([]Limit, 0, len(rules))
+	for _, r := range rules {
+		l := Limit{Scope: nameOf(limitScopes, r.Scope), Models: r.Models, Burst: r.Burst, Hard: r.Hard, OnTrouble: nameOf(troubles, r.OnTrouble)}
+		if name := nameOf(flows, flow{r.Dim, r.Per}); name != "" {
+			l.Rates = map[string]int64{name: r.Amount}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// nameOf is the longest name of a value: "" stands for a default.
+func nameOf[T comparable](names map[string]T, value T) (found string) {
+	for name, v := range names {
+		if v == value && len(name) > len(found) {
+			found = name
+		}
+	}
+	return found
+}
+
 // check reports what is wrong with the limit, by field.
 func (l *Limit) check(i int, bad func(field, format string, args ...any)) {
 	field := func(name string) string { return fmt.Sprintf("limits[%d].%s", i, name) }

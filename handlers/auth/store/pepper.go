@@ -61,6 +61,15 @@ func (p *Pepper) sum(t *auth.Token) (out [sha256.Size]byte) {
 	return out
 }
 
+// Derive makes a secret for another use, by its name. It tells nothing of the pepper.
+func (p *Pepper) Derive(use string) []byte {
+	m := p.pool.Get().(*mac)
+	defer p.pool.Put(m)
+	m.Reset()
+	_, _ = m.Write([]byte("sluice derived\x00" + use))
+	return m.Sum(nil)
+}
+
 // Fingerprint tells peppers apart and nothing about them: 16 hexadecimal digits.
 func (p *Pepper) Fingerprint() string { return hex.EncodeToString(p.print[:]) }
 

@@ -22,15 +22,15 @@ import (
 
 var (
 	// ErrUnknown means that there is no such key, or that its secret is another one.
-	ErrUnknown = errors.New("there is no such key")
+	ErrUnknown = auth.ErrUnknown
 	// ErrDisabled and ErrExpired are told to who has the right secret only.
-	ErrDisabled = errors.New("the key is disabled")
-	ErrExpired  = errors.New("the key has expired")
+	ErrDisabled = auth.ErrDisabled
+	ErrExpired  = auth.ErrExpired
 	// ErrConflict means that the key was edited since it was read.
 	ErrConflict = errors.New("the key was edited meanwhile; read it again")
 	// ErrUnavailable means that nobody can tell now: the shelf cannot be reached and the
 	// copy is too old for an answer, or an edit could not be written.
-	ErrUnavailable = errors.New("the store of the keys is not available")
+	ErrUnavailable = auth.ErrUnavailable
 	// ErrPepper means that the shelf's keys are for another pepper.
 	ErrPepper = errors.New("the stored keys were made with another pepper: all replicas need the same, and a store needs its own")
 	// ErrNewer means a key that a newer version of sluice wrote. It can be deleted.
@@ -73,7 +73,7 @@ func (o *Options) setDefaults() error {
 		o.MaxStale = time.Hour
 	}
 	if o.Prefix == "" {
-		o.Prefix = "sluice:"
+		o.Prefix = defaultPrefix
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -147,6 +147,8 @@ const (
 	late         // somebody may know better: who is not known is not refused for good
 	tooOld       // nobody is let in
 )
+
+const defaultPrefix = "sluice:"
 
 const (
 	lookEvery  = 500 * time.Millisecond // between two looks whether something has changed

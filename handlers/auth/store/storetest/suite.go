@@ -73,6 +73,9 @@ func Run(t *testing.T, place func(t testing.TB) Place) {
 	for name, test := range map[string]func(*testing.T, Place){
 		"life": testLife, "rotation": testRotation, "expiry": testExpiry, "edits": testEdits, "conflicts": testConflicts,
 		"reopened": testReopened, "list": testList, "used": testUsed, "toml": testTOML, "toml errors": testTOMLErrors, "full": testFull,
+		"overrides": testOverrides, "edits of overrides": testOverrideEdits,
+		"sessions": testSessions, "sessions end": testSessionsEnd, "many sessions": testSessionsMany, "admin reopened": testAdminReopened,
+		"audit": testAudit, "audit bounds": testAuditBounds, "audit together": testAuditTogether,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}

@@ -1,0 +1,60 @@
+package handlers
+
+import (
+	"strconv"
+	"strings"
+
+	"sluice/handlers/auth"
+	"sluice/providers"
+)
+
+// permitted reports what the caller's key is not for. It says of a model that may not be
+// used no more than of one that does not exist.
+func permitted(who *auth.Principal, req *providers.Request, transport string) error {
+	if who.May == nil {
+		return nil
+	}
+	if err := permittedRoute(who, req.Op, req.Path); err != nil {
+		return err
+	}
+	if err := permittedTransport(who, transport); err != nil {
+		return err
+	}
+	if !who.AllowsModel(req.Model) {
+		return &providers.Error{Kind: providers.Forbidden, Type: invalidRequest, Code: "model_not_found", Param: "model",
+			Message: "This API key does not have access to the model " + strconv.Quote(req.Model) + ". GET /v1/models lists the models that it has access to."}
+	}
+	return nil
+}
+
+// Operations are the names that patterns of routes are for: those of operations, and the
+// paths of requests that are passed on unread.
+func Operations() (names []string) {
+	for op := providers.Chat; op <= providers.Passthrough; op++ {
+		names = append(names, op.String())
+	}
+	for _, path := range passed {
+		names = append(names, strings.TrimPrefix(path, "/"))
+	}
+	return names
+}
+
+// permittedRoute looks at the operation, and at the path of one that is passed on unread.
+func permittedRoute(who *auth.Principal, op providers.Op, path string) error {
+	if who.AllowsRoute(op.String()) || op == providers.Passthrough && who.AllowsRoute(strings.TrimPrefix(path, "/")) {
+		return nil
+	}
+	return &providers.Error{Kind: providers.Forbidden, Code: "route_not_allowed", Message: "This API key is not for " + op.String() + " requests. GET /v1/key tells what it is for."}
+}
+
+func permittedTransport(who *auth.Principal, transport string) error {
+	if who.AllowsTransport(transport) {
+		return nil
+	}
+	message := map[string]string{
+		"http": "This API key is for streamed answers only. Send \"stream\": true.",
+		"sse":  "This API key is not for answers that are streamed over HTTP. Leave \"stream\" out.",
+		"ws":   "This API key is not for WebSocket connections.",
+	}[transport]
+	return &providers.Error{Kind: providers.Forbidden, Code: "transport_not_allowed", Message: message}
+}
