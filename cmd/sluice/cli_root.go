@@ -22,8 +22,9 @@ const (
 
 // serveOptions are what serve needs beside the configuration.
 type serveOptions struct {
-	Version  string   // of the binary
-	Warnings []string // about the configuration, to be logged once logging works
+	Version  string       // of the binary
+	Warnings []string     // about the configuration, to be logged once logging works
+	Load     *loadOptions // where the configuration comes from, for who reads it again
 }
 
 // exitError carries an exit code; err is nil when all has been said.
@@ -118,7 +119,7 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	root.AddCommand(
 		a.serveCommand(), a.healthCommand(),
-		a.checkCommand(), a.configCommand(),
+		a.checkCommand(), a.configCommand(), a.keyCommand(), a.adminCommand(),
 		a.chatCommand(), a.benchCommand(),
 		a.versionCommand(),
 	)
@@ -148,9 +149,8 @@ func (a *app) addConfigFlags(root *cobra.Command) {
 	_ = root.MarkPersistentFlagFilename("config", "toml")
 }
 
-// loadConfig reads the configuration as the flags of a command say. A problem
-// with it ends the command with exitUsage.
-func (a *app) loadConfig(cmd *cobra.Command) (*Config, []string, error) {
+// loadOptions say where the configuration is, by the flags of a command.
+func (a *app) loadOptions(cmd *cobra.Command) (loadOptions, error) {
 	o := loadOptions{Path: a.configPath, Environ: a.environ, Strict: a.strict, Kinds: knownKinds()}
 	if o.Path == "" {
 		o.Path, _ = lookupIn(a.environ)(envConfig)
@@ -158,7 +158,7 @@ func (a *app) loadConfig(cmd *cobra.Command) (*Config, []string, error) {
 	for _, arg := range a.sets {
 		s, err := flagSetting(arg)
 		if err != nil {
-			return nil, nil, &exitError{exitUsage, err}
+			return o, &exitError{exitUsage, err}
 		}
 		o.Flags = append(o.Flags, s)
 	}
@@ -174,6 +174,16 @@ func (a *app) loadConfig(cmd *cobra.Command) (*Config, []string, error) {
 				src: Source{Origin: FromFlag, Name: "--" + f.flag},
 			})
 		}
+	}
+	return o, nil
+}
+
+// loadConfig reads the configuration as the flags of a command say. A problem
+// with it ends the command with exitUsage.
+func (a *app) loadConfig(cmd *cobra.Command) (*Config, []string, error) {
+	o, err := a.loadOptions(cmd)
+	if err != nil {
+		return nil, nil, err
 	}
 	cfg, warnings, err := loadConfig(o)
 	if err != nil {
@@ -206,7 +216,11 @@ func (a *app) runServe(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	code := a.serve(cmd.Context(), cfg, serveOptions{Version: readBuild().String(), Warnings: warnings}, a.stderr)
+	o, err := a.loadOptions(cmd)
+	if err != nil {
+		return err
+	}
+	code := a.serve(cmd.Context(), cfg, serveOptions{Version: readBuild().String(), Warnings: warnings, Load: &o}, a.stderr)
 	if code != exitOK {
 		return &exitError{code: code}
 	}

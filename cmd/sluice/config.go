@@ -22,14 +22,18 @@ type Config struct {
 	Timeouts      Timeouts      `toml:"timeouts" doc:"One time limit per phase of an answer; there is none over a whole HTTP exchange. Keys that end in _local are for upstreams with local = true."`
 	Heartbeat     Heartbeat     `toml:"heartbeat" doc:"Signs of life towards a client while its answer is silent."`
 	Retry         Retry         `toml:"retry" doc:"Further tries of a failed attempt. None is ever made once the client has seen content."`
+	Breaker       Breaker       `toml:"breaker" doc:"When a target that fails is left alone (docs/routing.md)."`
+	Health        Health        `toml:"health" doc:"How upstreams are asked whether they are well."`
 	Drain         Drain         `toml:"drain" doc:"What happens between SIGTERM and the end. Kubernetes: terminationGracePeriodSeconds = delay + timeout + 10."`
 	Log           Log           `toml:"log" doc:"What is written about the work."`
 	CORS          CORS          `toml:"cors" doc:"Browsers on other origins."`
 	WebSocket     WebSocket     `toml:"websocket" doc:"Connections that carry many answers side by side: GET /v1/chat/completions and /v1/completions with an upgrade."`
 	Demo          Demo          `toml:"demo" doc:"The embedded demo models (demo-echo, demo-slow, demo-tools, ...): try everything without a key."`
 	ModelsListing ModelsListing `toml:"models_listing" doc:"How the upstreams are asked which models they have."`
-	Redis         Redis         `toml:"redis" doc:"Where limits are counted when several gateways share them (docs/quotas.md). A Redis of their own, with maxmemory-policy noeviction."`
-	Data          Data          `toml:"data" doc:"What is kept on this machine."`
+	Redis         Redis         `toml:"redis" restart:"true" doc:"Where limits are counted when several gateways share them (docs/quotas.md). A Redis of their own, with maxmemory-policy noeviction."`
+	Data          Data          `toml:"data" restart:"true" doc:"What is kept on this machine."`
+	Admin         Admin         `toml:"admin" doc:"The admin API, and who may use it (docs/admin.md)."`
+	Auth          Auth          `toml:"auth" restart:"true" doc:"Keys that the gateway issues, beside [[keys]] (docs/keys.md): sluice key create."`
 	Keys          []Key         `toml:"keys" doc:"Who may call. With no key at all the gateway listens on loopback only and prints one that it generates."`
 	Upstreams     []Upstream    `toml:"upstreams" doc:"The servers that hold the models."`
 	Models        []Model       `toml:"models" doc:"Public names for models: aliases, and pools over several upstreams."`
@@ -38,21 +42,26 @@ type Config struct {
 	Prices    []Price    `toml:"prices" doc:"What models cost, for limits in US dollars and for usage records."`
 	Estimates []Estimate `toml:"estimates" doc:"How the tokens of a request are estimated before it runs. What it has really used counts at its end."`
 
-	file    string            // the file that was read, "" for none
-	sources map[string]Source // by path, such as "upstreams[0].base_url"; absent means default
+	file  string   // the file that was read, "" for none
+	text  []byte   // what stood in it
+	reads []string // other files that were read, such as those of secrets
+
+	unchecked []string          // paths that a closed decoder could say nothing of
+	sources   map[string]Source // by path, such as "upstreams[0].base_url"; absent means default
 }
 
 // Server is the [server] section.
 type Server struct {
-	Listen            string   `toml:"listen" doc:"Address of the API, host:port. Anything beyond loopback needs a key: see [[keys]]."`
-	AdminListen       string   `toml:"admin_listen" doc:"Address of metrics, pprof and health checks; \"\" turns it off. It asks for no key: keep it inside a trusted network."`
+	Listen            string   `toml:"listen" restart:"true" doc:"Address of the API, host:port. Anything beyond loopback needs a key: see [[keys]]."`
+	AdminListen       string   `toml:"admin_listen" restart:"true" doc:"Address of the admin API, metrics, pprof and health checks; \"\" turns it off. Metrics and health ask for no key: keep it inside a trusted network."`
+	Watch             bool     `toml:"watch" doc:"Whether a changed configuration file, or file of a secret or certificate that it names, is put in force at once. SIGHUP does it at any time."`
 	TLSCert           string   `toml:"tls_cert" doc:"Certificate chain in PEM. With tls_key set too, the API is served over TLS."`
 	TLSKey            string   `toml:"tls_key" doc:"Private key of tls_cert, in PEM."`
 	TrustedProxies    []CIDR   `toml:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed when the address of a client is told."`
-	ReadHeaderTimeout Duration `toml:"read_header_timeout" min:"1ms" doc:"Time for a client to send its request headers."`
-	IdleTimeout       Duration `toml:"idle_timeout" min:"1ms" doc:"How long an idle client connection is kept."`
-	HeapHeadroom      Size     `toml:"heap_headroom" max:"64GiB" doc:"How far a small heap grows before it is collected: memory for CPU. 0 is Go's own way; GOGC in the environment overrides it."`
-	MaxHeader         Size     `toml:"max_header" min:"1KiB" max:"16MiB" doc:"Largest request header; beyond it 431."`
+	ReadHeaderTimeout Duration `toml:"read_header_timeout" restart:"true" min:"1ms" doc:"Time for a client to send its request headers."`
+	IdleTimeout       Duration `toml:"idle_timeout" restart:"true" min:"1ms" doc:"How long an idle client connection is kept."`
+	HeapHeadroom      Size     `toml:"heap_headroom" restart:"true" max:"64GiB" doc:"How far a small heap grows before it is collected: memory for CPU. 0 is Go's own way; GOGC in the environment overrides it."`
+	MaxHeader         Size     `toml:"max_header" restart:"true" min:"1KiB" max:"16MiB" doc:"Largest request header; beyond it 431."`
 }
 
 // Sizes is the [sizes] section.
@@ -80,7 +89,7 @@ type Timeouts struct {
 	Silence                 Duration `toml:"silence" min:"1ms" doc:"Not one byte from an upstream, pings included."`
 	Total                   Duration `toml:"total" min:"1ms" doc:"One answer over all its attempts."`
 	TotalLocal              Duration `toml:"total_local" min:"1ms" doc:"The same from a local upstream."`
-	RequestBody             Duration `toml:"request_body" min:"1ms" doc:"A client sending its request body."`
+	RequestBody             Duration `toml:"request_body" restart:"true" min:"1ms" doc:"A client sending its request body."`
 	Write                   Duration `toml:"write" min:"1ms" doc:"One write to a client. A client that reads slower is cut off."`
 	CommitAfter             Duration `toml:"commit_after" min:"1ms" doc:"How long the status is held back for a retry; then 200 is sent, and heartbeats."`
 }
@@ -109,9 +118,9 @@ type Drain struct {
 // Log is the [log] section.
 type Log struct {
 	Level       string `toml:"level" oneof:"debug,info,warn,error" doc:"Least severe message that is written."`
-	Format      string `toml:"format" oneof:"text,json" doc:"Form of a line."`
-	Access      string `toml:"access" doc:"One line per answer at its end: \"stderr\", \"off\", or the path of a file."`
-	AccessQueue int    `toml:"access_queue" min:"1" max:"1048576" doc:"Access lines waiting to be written; beyond it lines are dropped and counted."`
+	Format      string `toml:"format" restart:"true" oneof:"text,json" doc:"Form of a line."`
+	Access      string `toml:"access" restart:"true" doc:"One line per answer at its end: \"stderr\", \"off\", or the path of a file."`
+	AccessQueue int    `toml:"access_queue" restart:"true" min:"1" max:"1048576" doc:"Access lines waiting to be written; beyond it lines are dropped and counted."`
 }
 
 // CORS is the [cors] section.
@@ -130,9 +139,9 @@ type WebSocket struct {
 	SendQueue        Size     `toml:"send_queue" min:"64KiB" max:"1GiB" doc:"Bytes that wait for one client. Beyond it answers wait too, and after timeouts.write the connection is closed (1013)."`
 	Lifetime         Duration `toml:"lifetime" doc:"Age at which a connection is closed, told a minute before; \"0s\" is no bound."`
 	ControlFrame     Size     `toml:"control_frame" min:"1KiB" doc:"A message that carries no request; beyond it the connection is closed (1009)."`
-	TicketSecret     Secret   `toml:"ticket_secret" group:"ticket_secret" doc:"What tickets are signed with, the same at all replicas. \"\" makes one up, and tickets are good at one replica only."`
-	TicketSecretFile string   `toml:"ticket_secret_file" group:"ticket_secret" example:"\"secrets/ticket.key\"" doc:"Or a file that holds it."`
-	TicketLifetime   Duration `toml:"ticket_lifetime" min:"1s" max:"1h" doc:"How long a ticket is good for."`
+	TicketSecret     Secret   `toml:"ticket_secret" restart:"true" group:"ticket_secret" doc:"What tickets are signed with, the same at all replicas. \"\" makes one up, and tickets are good at one replica only."`
+	TicketSecretFile string   `toml:"ticket_secret_file" restart:"true" group:"ticket_secret" example:"\"secrets/ticket.key\"" doc:"Or a file that holds it."`
+	TicketLifetime   Duration `toml:"ticket_lifetime" restart:"true" min:"1s" max:"1h" doc:"How long a ticket is good for."`
 }
 
 // Demo is the [demo] section.
@@ -157,10 +166,17 @@ type Key struct {
 	Team    string `toml:"team" doc:"Team in the organisation."`
 	User    string `toml:"user" doc:"User in the organisation."`
 
+	Groups     []string `toml:"groups" doc:"Groups of the key, for routing."`
+	Models     []string `toml:"models" doc:"Models that it is for, by name or pattern (\"gpt-*\"); [] is all."`
+	Routes     []string `toml:"routes" doc:"Operations that it is for: chat, completions, embeddings, moderations, responses, passthrough, or the path of one of the latter, such as audio/speech; [] is all."`
+	Transports []string `toml:"transports" doc:"How answers may travel: http (whole), sse, ws; [] is all."`
+
 	Limits []KeyLimit `toml:"limits" example:"[{ requests_per_minute = 60, tokens_per_minute = 100_000 }]" doc:"Limits of this key beside those of [[limits]], with the same keys but id and only; the scope is \"key\" or \"key_model\"."`
 }
 
-func (k *Key) setDefaults() { k.Limits = []KeyLimit{} }
+func (k *Key) setDefaults() {
+	k.Limits, k.Groups, k.Models, k.Routes, k.Transports = []KeyLimit{}, []string{}, []string{}, []string{}, []string{}
+}
 
 // hashPrefix is the one hash that Key.Hash knows.
 const hashPrefix = "sha256:"
@@ -193,6 +209,7 @@ type Upstream struct {
 	Project      string            `toml:"project" doc:"Sent as OpenAI-Project."`
 	Headers      map[string]Secret `toml:"headers" doc:"Further request headers. Their values are treated as secrets."`
 	Query        map[string]Secret `toml:"query" doc:"Further query parameters, such as api-version. Their values are treated as secrets."`
+	Drained      bool              `toml:"drained" doc:"Takes it out of use: no new attempt is made there, and what runs goes on."`
 	Local        bool              `toml:"local" doc:"A server of your own that may load a model on demand: the _local limits hold."`
 	Models       []string          `toml:"models" doc:"Its models, by name or pattern (\"gpt-*\"); [] asks the upstream."`
 	ListModels   bool              `toml:"list_models" doc:"Whether it is asked for its models."`
@@ -207,6 +224,7 @@ type Upstream struct {
 	ConnLifetime Duration          `toml:"conn_lifetime" doc:"Age at which a connection is replaced once it is idle; \"0s\" is no bound."`
 	Proxy        ProxyURL          `toml:"proxy" doc:"Proxy towards it; \"\" is none. HTTP_PROXY and its like are not heeded."`
 
+	upstreamRouting
 	HeadersTimeout       *Duration `toml:"headers_timeout" min:"1ms" example:"\"30s\"" doc:"Instead of timeouts.headers."`
 	FirstTokenTimeout    *Duration `toml:"first_token_timeout" min:"1ms" example:"\"2m\"" doc:"Instead of timeouts.first_token."`
 	BetweenTokensTimeout *Duration `toml:"between_tokens_timeout" min:"1ms" example:"\"1m\"" doc:"Instead of timeouts.between_tokens."`
@@ -223,6 +241,7 @@ type Upstream struct {
 // Model is one [[models]] table: a public name over a pool of targets.
 type Model struct {
 	Name               string          `toml:"name" example:"\"assistant\"" doc:"The name that callers use."`
+	Drained            bool            `toml:"drained" doc:"Takes it out of use: new calls get 503, and what runs goes on."`
 	PresentAs          string          `toml:"present_as" doc:"Model name shown in answers; \"\" leaves the upstream's own."`
 	Reasoning          string          `toml:"reasoning" oneof:",reasoning_content,both,inline" doc:"How reasoning is presented; \"\" is as each upstream says"`
 	FirstTokenFailover *Duration       `toml:"first_token_failover" example:"\"30s\"" doc:"Wait for the first token while another target is left. Unset: 30s and 1s per 1,000 prompt tokens, four times that for reasoning; off for local upstreams."`
@@ -230,16 +249,22 @@ type Model struct {
 	Queue              int             `toml:"queue" min:"-1" doc:"Answers that may wait; beyond it 429. 0 is twice max_concurrent, -1 is none."`
 	QueueWait          Duration        `toml:"queue_wait" min:"1ms" doc:"How long one may wait; then 429."`
 	Capabilities       map[string]bool `toml:"capabilities" doc:"What this model can do, at whatever target, as at an upstream; this goes before what is said there."`
-	Targets            []Target        `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets. The upstream \"demo\" is the embedded one."`
+	modelRouting
+	Targets []Target `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets (0: only when no other is left), priority (targets of the lowest number are asked while one of them can be), version (asked for as name@version or by the header x-model-version), max_concurrent, headers_timeout, first_token_timeout, between_tokens_timeout and capabilities, where they are others than the upstream's, drained to take it out of use. The upstream \"demo\" is the embedded one."`
 }
 
-func (m *Model) setDefaults() { m.QueueWait = 5 * second }
+func (m *Model) setDefaults() {
+	m.QueueWait = 5 * second
+	m.modelRouting.setDefaults()
+}
 
 // Target is one element of a model's targets.
 type Target struct {
 	Upstream string `toml:"upstream"`
 	Model    string `toml:"model"`
 	Weight   int    `toml:"weight" min:"0" max:"1000000"`
+	Drained  bool   `toml:"drained"`
+	targetRouting
 }
 
 // demoUpstream is the name by which targets reach the embedded models.
@@ -253,8 +278,8 @@ type defaulter interface{ setDefaults() }
 func defaultConfig() *Config {
 	c := &Config{}
 	for _, d := range []defaulter{
-		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Drain,
-		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing, &c.Redis, &c.Data,
+		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Breaker, &c.Health, &c.Drain,
+		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing, &c.Redis, &c.Data, &c.Auth, &c.Admin,
 	} {
 		d.setDefaults()
 	}

@@ -33,7 +33,11 @@ func (d *decoder) failAt(path, format string, args ...any) {
 
 // validate checks what the type of one key alone cannot tell.
 func (d *decoder) validate(cfg *Config, kinds []string) {
-	d.validateServer(&cfg.Server, len(cfg.Keys))
+	keys := len(cfg.Keys)
+	if keepsKeys(cfg) {
+		keys++ // some may be issued
+	}
+	d.validateServer(&cfg.Server, keys)
 	if cfg.Sizes.BodyVision < cfg.Sizes.Body {
 		d.failAt("sizes.body_vision", "must be at least sizes.body (%s)", cfg.Sizes.Body)
 	}
@@ -53,8 +57,11 @@ func (d *decoder) validate(cfg *Config, kinds []string) {
 	d.validateKeys(cfg.Keys)
 	d.validateUpstreams(cfg, kinds)
 	d.validateModels(cfg)
+	d.validateRouting(cfg)
 	d.validateRedis(&cfg.Redis)
 	cfg.Data.Dir = d.resolveSet("data.dir", cfg.Data.Dir)
+	d.validateAuth(cfg)
+	d.validateAdmin(cfg)
 	d.validatePrices(cfg)
 	d.validateLimits(cfg)
 	if !cfg.Demo.Enabled && len(cfg.Upstreams) == 0 && !d.bad["upstreams"] {
@@ -94,6 +101,8 @@ func (d *decoder) validateServer(s *Server, keys int) {
 		d.failAt("server.tls_cert", "server.tls_key is missing")
 	case s.TLSCert == "":
 		d.failAt("server.tls_key", "server.tls_cert is missing")
+	case d.closed:
+		d.skip("server.tls_cert")
 	default:
 		if _, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey); err != nil {
 			d.failAt("server.tls_cert", "cannot load it with server.tls_key: %s", strings.TrimPrefix(err.Error(), "tls: "))

@@ -23,6 +23,12 @@ type decoder struct {
 	bad      map[string]bool  // paths that already have a problem
 	sources  map[string]Source
 	used     map[string]bool // environment variables named in ${...}
+	reads    []string        // files that were read
+
+	// closed is for text from elsewhere: no file and no variable is looked at, so that
+	// nobody learns what is in them.
+	closed    bool
+	unchecked []string // paths whose values depend on a file or a variable
 }
 
 // fail adds a problem at a node: at its key, or at its value.
@@ -81,6 +87,16 @@ func (d *decoder) value(n *node, v reflect.Value, path string, f field) {
 	default:
 		d.sources[path] = n.src
 		n.shown = !isSecret(v.Type())
+		if d.closed && n.kind == nodeString && dependsOnEnv(n.text) {
+			switch { // so that what refers to it still finds it
+			case s == shapeString:
+				v.SetString(n.text)
+			case v.Type() == secretType:
+				v.Set(reflect.ValueOf(newSecret(n.text)))
+			}
+			d.skip(path)
+			return
+		}
 		if err := d.scalar(n, v, s); err != nil {
 			d.fail(n, false, path, "%s", d.quote(n, err))
 			return

@@ -20,17 +20,18 @@ const (
 	FromFile
 	FromEnv
 	FromFlag
+	FromOverride
 )
 
 // Source tells where a value comes from. The zero value is "default".
 type Source struct {
 	Origin       Origin
-	Name         string // the file, the environment variable or the flag
+	Name         string // the file, the environment variable or the flag, or who set it over them and when
 	Line, Column int    // in the file, from 1; columns count characters
 }
 
-// String is "default", "config.toml:3:1", "env SLUICE_LOG__LEVEL" or
-// "flag --listen".
+// String is "default", "config.toml:3:1", "env SLUICE_LOG__LEVEL", "flag --listen" or
+// "override by ada at 2026-11-01T12:00:00Z".
 func (s Source) String() string {
 	switch s.Origin {
 	case FromFile:
@@ -42,6 +43,8 @@ func (s Source) String() string {
 		return "env " + s.Name
 	case FromFlag:
 		return "flag " + s.Name
+	case FromOverride:
+		return "override " + s.Name
 	default:
 		return "default"
 	}

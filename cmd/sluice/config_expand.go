@@ -74,6 +74,11 @@ func expandOne(inner string, lookup func(string) (string, bool)) (name, value st
 	return name, "", errors.New("want ${VAR}, ${VAR:-default} or ${VAR:?message}; write $$ for a dollar sign")
 }
 
+// dependsOnEnv tells whether expand would look at the environment.
+func dependsOnEnv(text string) bool {
+	return strings.Contains(strings.ReplaceAll(text, "$$", ""), "${")
+}
+
 func isVariable(name string) bool {
 	for i, c := range name {
 		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"sluice/providers/kit"
@@ -171,7 +170,7 @@ func (d *decoder) namedTemplate(path, name string, stops []string) *kit.Template
 		}
 		return t
 	}
-	text, err := os.ReadFile(d.resolve(path, name))
+	text, err := d.readFile(path, d.resolve(path, name), maxTemplate)
 	if err != nil {
 		d.failAt(path, "cannot read it: %s", reason(err))
 		return nil
@@ -192,7 +191,7 @@ func (d *decoder) loadLabels(at string, o *KServeOutput) {
 	if o.LabelsFile == "" {
 		return
 	}
-	text, err := readBounded(d.resolve(at+".labels_file", o.LabelsFile), maxLabels)
+	text, err := d.readFile(at+".labels_file", d.resolve(at+".labels_file", o.LabelsFile), maxLabels)
 	if err != nil {
 		d.failAt(at+".labels_file", "cannot read it: %s", reason(err))
 		return

@@ -31,6 +31,7 @@ var kubernetesVar = regexp.MustCompile(`^SLUICE(_[A-Z0-9]+)*_(SERVICE_HOST|SERVI
 type setting struct {
 	path []string // the keys and indices on the way
 	text string
+	node *node // instead of text, where the value is known by its type
 	src  Source
 }
 
@@ -177,6 +178,9 @@ func (s setting) assignFree(n *node, rest []string) error {
 // valueFor makes the node for a key of a type: text for a scalar, TOML for
 // the rest; a list may also be written a,b.
 func (s setting) valueFor(t reflect.Type) (*node, error) {
+	if s.node != nil {
+		return s.node, nil
+	}
 	text := strings.TrimSpace(s.text)
 	switch shapeOf(t) {
 	case shapeMap, shapeTables:

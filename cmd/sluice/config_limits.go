@@ -52,11 +52,11 @@ type rates struct {
 	OutputTokensPerMinute *int     `toml:"output_tokens_per_minute" min:"1" max:"1000000000" group:"rate" example:"50_000" doc:"The same in a minute."`
 	OutputTokensPerHour   *int     `toml:"output_tokens_per_hour" min:"1" max:"1000000000" group:"rate" example:"500_000" doc:"The same in an hour."`
 	OutputTokensPerDay    *int     `toml:"output_tokens_per_day" min:"1" max:"1000000000" group:"rate" example:"5_000_000" doc:"The same in a day."`
-	FramesPerSecond       *int     `toml:"frames_per_second" min:"1" max:"1000000000" group:"rate" example:"30" doc:"Frames of video: not counted yet, and refused."`
+	FramesPerSecond       *int     `toml:"frames_per_second" min:"1" max:"1000000000" group:"rate" example:"30" doc:"Frames of video."`
 	FramesPerMinute       *int     `toml:"frames_per_minute" min:"1" max:"1000000000" group:"rate" example:"1_800" doc:"The same in a minute."`
 	FramesPerHour         *int     `toml:"frames_per_hour" min:"1" max:"1000000000" group:"rate" example:"100_000" doc:"The same in an hour."`
 	FramesPerDay          *int     `toml:"frames_per_day" min:"1" max:"1000000000" group:"rate" example:"1_000_000" doc:"The same in a day."`
-	FrameBytesPerSecond   *Size    `toml:"frame_bytes_per_second" min:"1" max:"1000000000" group:"rate" example:"\"2MiB\"" doc:"Bytes of frames of video: not counted yet, and refused."`
+	FrameBytesPerSecond   *Size    `toml:"frame_bytes_per_second" min:"1" max:"1000000000" group:"rate" example:"\"2MiB\"" doc:"Bytes of frames of video."`
 	FrameBytesPerMinute   *Size    `toml:"frame_bytes_per_minute" min:"1" max:"1000000000" group:"rate" example:"\"60MiB\"" doc:"The same in a minute."`
 	FrameBytesPerHour     *Size    `toml:"frame_bytes_per_hour" min:"1" max:"1000000000" group:"rate" example:"\"500MiB\"" doc:"The same in an hour."`
 	FrameBytesPerDay      *Size    `toml:"frame_bytes_per_day" min:"1" max:"1000000000" group:"rate" example:"\"900MiB\"" doc:"The same in a day."`
@@ -232,9 +232,6 @@ func (d *decoder) validateCarried(at string, cfg *Config, c *carried) {
 	for _, r := range given {
 		if c.Hard && r.dim != ratelimit.Money {
 			d.failAt(at+".hard", "only budgets (usd_per_day, usd_per_month) can be hard; %s is a rate, and never ends an answer", r.name)
-		}
-		if r.dim == ratelimit.Frames || r.dim == ratelimit.FrameBytes {
-			d.failAt(at+"."+r.name, "frames of video are counted nowhere yet, so this would limit nothing: leave it out")
 		}
 	}
 	d.validateGlobs(at+".models", c.Models)

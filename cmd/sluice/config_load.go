@@ -25,17 +25,27 @@ type loadOptions struct {
 	Flags   []setting // strongest, later ones over earlier ones
 	Strict  bool      // unknown SLUICE_ variables are problems, not warnings
 	Kinds   []string  // upstream kinds that there are adapters for
+	Closed  bool      // the text is from elsewhere: no file and no variable is looked at
 }
 
 // loadConfig reads, overrides, expands, decodes and validates. err is a
 // *ConfigError with every problem found. warnings name environment variables
 // that look like ours and are not.
 func loadConfig(o loadOptions) (cfg *Config, warnings []string, err error) {
-	doc, problem := readDocument(o.Path)
-	if problem != nil {
-		return nil, nil, &ConfigError{[]Problem{*problem}}
+	doc, err := o.read()
+	if err != nil {
+		return nil, nil, err
 	}
 	return loadDocument(doc, o)
+}
+
+// read reads the file; nil for none.
+func (o loadOptions) read() (*document, error) {
+	doc, problem := readDocument(o.Path)
+	if problem != nil {
+		return nil, &ConfigError{[]Problem{*problem}}
+	}
+	return doc, nil
 }
 
 // loadDocument is loadConfig for a file that is in memory, nil for none.
@@ -48,10 +58,11 @@ func loadDocument(doc *document, o loadOptions) (cfg *Config, warnings []string,
 	}
 	d := &decoder{
 		doc: doc, lookup: lookupIn(o.Environ), nodes: map[string]*node{"": root},
-		bad: map[string]bool{}, sources: map[string]Source{}, used: map[string]bool{},
+		bad: map[string]bool{}, sources: map[string]Source{}, used: map[string]bool{}, closed: o.Closed,
 	}
 	unknown := d.override(root, append(envSettings(o.Environ), o.Flags...))
 	cfg = d.config(root, o.Kinds)
+	cfg.reads, cfg.unchecked = d.reads, d.unchecked
 	for _, p := range unknown {
 		switch {
 		case d.used[p.Source.Name]:
@@ -72,7 +83,7 @@ func (d *decoder) config(root *node, kinds []string) *Config {
 	cfg := defaultConfig()
 	cfg.sources = d.sources
 	if d.doc != nil {
-		cfg.file = d.doc.name
+		cfg.file, cfg.text = d.doc.name, d.doc.data
 	}
 	d.table(root, reflect.ValueOf(cfg).Elem(), "")
 	d.readSecretFiles(cfg)
@@ -181,6 +192,8 @@ func (d *decoder) readSecretFiles(cfg *Config) {
 	d.exclusive("websocket", w.TicketSecret.IsSet(), "ticket_secret", w.TicketSecretFile != "", "ticket_secret_file")
 	d.secretFile("websocket.ticket_secret_file", w.TicketSecretFile, &w.TicketSecret)
 	d.readRedisSecrets(&cfg.Redis)
+	d.readAuthSecrets(&cfg.Auth)
+	d.readAdminSecrets(&cfg.Admin)
 }
 
 // exclusive complains when two forms of one thing are both given.
@@ -195,7 +208,7 @@ func (d *decoder) secretFile(path, file string, into *Secret) {
 	if file == "" || d.bad[path] {
 		return
 	}
-	data, err := readBounded(d.resolve(path, file), maxSecretFile)
+	data, err := d.readFile(path, d.resolve(path, file), maxSecretFile)
 	if err != nil {
 		d.failAt(path, "cannot read it: %s", reason(err))
 		return
@@ -206,6 +219,28 @@ func (d *decoder) secretFile(path, file string, into *Secret) {
 		return
 	}
 	*into = newSecret(string(data))
+}
+
+// maxTemplate bounds a file with a chat template.
+const maxTemplate = 1 << 20
+
+// readFile reads the file that the value at a path names, resolved. A decoder that may not read files
+// gives an error, and nothing more is told of that path.
+func (d *decoder) readFile(path, file string, limit int64) ([]byte, error) {
+	if d.closed {
+		d.skip(path)
+		return nil, errClosed
+	}
+	d.reads = append(d.reads, file)
+	return readBounded(file, limit)
+}
+
+var errClosed = errors.New("files and the environment are not looked at")
+
+// skip leaves the value at a path unchecked.
+func (d *decoder) skip(path string) {
+	d.bad[path] = true
+	d.unchecked = append(d.unchecked, path)
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {

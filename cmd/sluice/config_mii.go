@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 
@@ -76,7 +75,7 @@ func (d *decoder) loadTemplate(path string, m *MII) {
 		}
 		return
 	}
-	text, err := os.ReadFile(d.resolve(path, m.Template))
+	text, err := d.readFile(path, d.resolve(path, m.Template), maxTemplate)
 	if err == nil {
 		m.template, err = kit.ParseTemplate(m.Template, string(text), m.TemplateStops)
 	}

@@ -11,10 +11,11 @@ import (
 type Ollama struct {
 	KeepAlive ModelLifetime `toml:"keep_alive" doc:"How long a model stays loaded after a call: a duration, \"-1\" for ever, \"0\" not at all; \"\" leaves it to the server. A caller's keep_alive goes before it."`
 	Options   JSONObject    `toml:"options" example:"'{ \"num_ctx\": 8192 }'" doc:"Ollama's options for every call, as a JSON object; what a caller asks for goes before them."`
+	Think     string        `toml:"think" oneof:"off,split,begun" doc:"Whether <think> blocks that the server leaves in the text of chats are told apart as reasoning; begun: the template opens the block"`
 	Raw       bool          `toml:"raw" doc:"Whether prompts of /v1/completions go without the model's template."`
 }
 
-func (o *Ollama) setDefaults() { *o = Ollama{} }
+func (o *Ollama) setDefaults() { *o = Ollama{Think: defaultThink} }
 
 // JSONObject is the text of a JSON object; "" is none.
 type JSONObject string

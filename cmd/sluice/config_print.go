@@ -145,13 +145,13 @@ func writeTables(b *strings.Builder, table reflect.Value, prefix, path string) {
 			continue
 		}
 		writeComment(b, f.doc)
-		at, value, header := join(path, f.name), table.FieldByIndex(f.index), "%s[%s]\n"
+		at, value, header, prefix := join(path, f.name), table.FieldByIndex(f.index), "%s[%s]\n", prefix
 		if shapeOf(f.typ) == shapeTables {
 			elem := reflect.New(f.typ.Elem())
 			if d, ok := elem.Interface().(defaulter); ok {
 				d.setDefaults()
 			}
-			value, header = elem.Elem(), "%s[[%s]]\n"
+			value, header, prefix = elem.Elem(), "%s[[%s]]\n", "#" // none of them is a default
 		}
 		fmt.Fprintf(b, header, prefix, at)
 		writeKeys(b, value, prefix, at)

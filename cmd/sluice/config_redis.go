@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 )
 
@@ -24,6 +23,7 @@ type Redis struct {
 	TLSCA        string   `toml:"tls_ca" doc:"Certificates in PEM that the server's must descend from; \"\" is the system's."`
 	Prefix       string   `toml:"prefix" doc:"What the names of all keys begin with; the same at all gateways that share limits."`
 	Timeout      Duration `toml:"timeout" min:"1ms" max:"10s" doc:"One question to Redis. A slower one is trouble: see on_trouble."`
+	Lease        Duration `toml:"lease" min:"1s" max:"10m" doc:"How long the answers of a gateway that is silent stay reserved; the same at all gateways that share limits."`
 	Gateways     int      `toml:"gateways" min:"1" max:"10000" doc:"How many gateways share the limits, at least: in trouble each has that part of them. More are counted in Redis."`
 	PoolSize     int      `toml:"pool_size" min:"0" max:"10000" doc:"Connections to each server; 0 is ten for each processor."`
 
@@ -38,7 +38,7 @@ type Data struct {
 func (r *Redis) setDefaults() {
 	*r = Redis{
 		URL: newSecret(""), Addresses: []string{}, Password: newSecret(""), SentinelPass: newSecret(""),
-		Prefix: "sluice:", Timeout: 50 * ms, Gateways: 1,
+		Prefix: "sluice:", Timeout: 50 * ms, Lease: 30 * second, Gateways: 1,
 	}
 }
 
@@ -70,7 +70,7 @@ func (d *decoder) validateRedis(r *Redis) {
 		d.failAt("redis.prefix", "want up to 64 visible ASCII characters other than braces")
 	}
 	if r.TLSCA = d.resolveSet("redis.tls_ca", r.TLSCA); r.TLSCA != "" {
-		pem, err := os.ReadFile(r.TLSCA)
+		pem, err := d.readFile("redis.tls_ca", r.TLSCA, maxCertificates)
 		if err != nil {
 			d.failAt("redis.tls_ca", "cannot read it: %s", reason(err))
 			return
@@ -92,6 +92,9 @@ func (d *decoder) validateRedisURL(text string, addresses bool) {
 		d.failAt("redis.url", "give options as keys of [redis], not in the URL")
 	}
 }
+
+// maxCertificates bounds a file of certificates.
+const maxCertificates = 1 << 20
 
 // tlsConfig is nil when the servers are spoken to in the clear.
 func (r *Redis) tlsConfig() *tls.Config {

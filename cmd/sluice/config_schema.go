@@ -80,6 +80,7 @@ type field struct {
 	name, doc, example, group string
 	min, max                  string
 	oneof                     []string
+	restart                   bool  // a reload keeps the value that runs
 	index                     []int // as reflect.Value.FieldByIndex takes it
 	typ                       reflect.Type
 }
@@ -103,7 +104,7 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		out := field{
 			name: name, doc: f.Tag.Get("doc"), example: f.Tag.Get("example"), group: f.Tag.Get("group"),
-			min: f.Tag.Get("min"), max: f.Tag.Get("max"), index: f.Index, typ: f.Type,
+			min: f.Tag.Get("min"), max: f.Tag.Get("max"), index: f.Index, typ: f.Type, restart: f.Tag.Get("restart") == "true",
 		}
 		if values, ok := f.Tag.Lookup("oneof"); ok {
 			out.oneof = strings.Split(values, ",")

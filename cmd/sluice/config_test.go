@@ -239,7 +239,7 @@ headers = { X-Keep = "1" }
 		{"unset optional", a.FirstTokenTimeout == nil, true},
 		{"new elements", cfg.Upstreams[2].Name + cfg.Upstreams[3].Name, "cd"},
 		{"defaults of a new element", cfg.Upstreams[3].IdleConns, 256},
-		{"whole list", cfg.Models[0].Targets[0], Target{"a", "", 5}},
+		{"whole list", cfg.Models[0].Targets[0], Target{Upstream: "a", Weight: 5}},
 		{"source", cfg.Source("upstreams[1].first_token_timeout").String(), "flag --set upstreams.1.first_token_timeout"},
 	} {
 		if !reflect.DeepEqual(tc.got, tc.want) {

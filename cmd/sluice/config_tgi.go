@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"sluice/providers/kit"
@@ -35,7 +34,7 @@ func (d *decoder) chatTemplate(path, name string, stops []string) *kit.Template 
 		t, err = kit.NamedTemplate(name)
 	} else {
 		var text []byte
-		if text, err = os.ReadFile(d.resolve(path, name)); err == nil {
+		if text, err = d.readFile(path, d.resolve(path, name), maxTemplate); err == nil {
 			t, err = kit.ParseTemplate(name, string(text), stops)
 		}
 	}

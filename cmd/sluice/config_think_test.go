@@ -30,7 +30,7 @@ func TestThinkDefault(t *testing.T) {
 		}
 	}
 	look("upstreams", reflect.ValueOf(new(Upstream)).Elem())
-	for _, at := range []string{"upstreams.openai.think", "upstreams.mii.think", "upstreams.tgi.think", "upstreams.kserve.models.think"} {
+	for _, at := range []string{"upstreams.openai.think", "upstreams.mii.think", "upstreams.ollama.think", "upstreams.tgi.think", "upstreams.kserve.models.think"} {
 		if _, ok := found[at]; !ok {
 			t.Errorf("%s is missing", at)
 		}

@@ -62,8 +62,10 @@ targets = [{ upstream = "blind", model = "x" }]
 		{"mii-model", chatPath, message + `,"response_format":{"type":"json_schema","json_schema":{"schema":{}}}`, "response_format", "kind mii"},
 		{"claude-model", chatPath, message + `,"n":2`, "n", "one answer"},
 		{"claude-model", "/embeddings", `"input":"a"`, "model", "kind anthropic"},
-		{"gemini-model", chatPath, message + `,"logprobs":true`, "logprobs", "kind gemini"},
-		{"ollama-model", chatPath, message + `,"top_logprobs":2`, "top_logprobs", "kind ollama"},
+		{"claude-model", chatPath, message + `,"top_logprobs":2`, "top_logprobs", "kind anthropic"},
+		{"mii-model", chatPath, message + `,"logprobs":true`, "logprobs", "kind mii"},
+		{"gemini-model", "/completions", `"prompt":"a","suffix":"b"`, "suffix", "kind gemini"},
+		{"ollama-model", chatPath, message + `,"n":2`, "n", "kind ollama"},
 		{"kserve-model", "/moderations", `"input":"a"`, "model", "kind kserve"},
 		{"blind-model", "/models/blind-model/infer", `"inputs":[]`, "model", "takes no tensors"},
 	} {

@@ -121,9 +121,6 @@ func TestLimitConfigRefused(t *testing.T) {
 	const prices = "[[prices]]\nmodels = [\"*\"]\ninput = 1\noutput = 1\n"
 	for text, want := range map[string]string{
 		prices + "[[limits]]\nid = \"l\"\nscope = \"provider\"\nusd_per_day = 1\nhard = true\n": "limits[0].hard: a budget of an upstream ends no answer",
-		"[[limits]]\nid = \"l\"\nscope = \"key\"\nframes_per_second = 30\n":                     "limits[0].frames_per_second: frames of video are counted nowhere yet",
-		"[[limits]]\nid = \"l\"\nscope = \"key\"\nframe_bytes_per_day = \"9MiB\"\n":             "limits[0].frame_bytes_per_day: frames of video are counted nowhere yet",
-		"[[keys]]\nname = \"a\"\nkey = \"sk\"\nlimits = [{ frames_per_day = 5 }]\n":             "keys[0].limits[0].frames_per_day: frames of video are counted nowhere yet",
 	} {
 		if _, _, err := loadText(t, text, nil); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "leave") {
 			t.Errorf("got %v, want %s", err, want)

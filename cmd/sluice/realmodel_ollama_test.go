@@ -87,9 +87,11 @@ func awaitRealOllama(t *testing.T, url string, exited <-chan struct{}) {
 // wants the same answers: greedy decoding of fixed weights is deterministic.
 func TestRealOllama(t *testing.T) {
 	url := startRealOllama(t)
-	c := sdkOf(boot(t, fmt.Sprintf("[demo]\nenabled = false\n[[upstreams]]\nname = \"o\"\nkind = \"ollama\"\nbase_url = %q\nlocal = true\n", url)))
+	g := boot(t, fmt.Sprintf("[demo]\nenabled = false\n[[upstreams]]\nname = \"o\"\nkind = \"ollama\"\nbase_url = %q\nlocal = true\n", url))
+	c := sdkOf(g)
 	t.Run("chat", func(t *testing.T) { checkOllamaChat(t, url, c) })
 	t.Run("stop and format", func(t *testing.T) { checkOllamaForms(t, c) })
+	t.Run("log probabilities", func(t *testing.T) { checkOllamaLogprobs(t, url, g) })
 	t.Run("embeddings", func(t *testing.T) { checkOllamaEmbeddings(t, url, c) })
 	t.Run("errors", func(t *testing.T) { checkOllamaErrors(t, c) })
 	t.Run("abort", func(t *testing.T) { checkOllamaAbort(t, c) })
@@ -125,6 +127,45 @@ func checkOllamaChat(t *testing.T, url string, c *openai.Client) {
 	whole, err := c.CreateChatCompletion(t.Context(), greedy("sluice-tiny", 40))
 	if err != nil || whole.Choices[0].Message.Content != direct.Message.Content || whole.Usage.CompletionTokens != 40 {
 		t.Errorf("whole %+v, %v", whole, err)
+	}
+}
+
+// checkOllamaLogprobs wants the server's log probabilities in OpenAI's form, streamed and
+// not, in chats and in legacy completions.
+func checkOllamaLogprobs(t *testing.T, url string, g *gatewayUnderTest) {
+	var direct struct {
+		Logprobs []openai.LogProb
+	}
+	postOllama(t, url+"/api/chat", `{"model":"sluice-tiny","stream":false,"messages":[{"role":"user","content":"hello world"}],"logprobs":true,"top_logprobs":2,"options":{"num_predict":8,"temperature":0.00001,"seed":7}}`, &direct)
+	if len(direct.Logprobs) != 8 || len(direct.Logprobs[0].TopLogProbs) != 2 {
+		t.Fatalf("the server's own are %+v", direct)
+	}
+	want, _ := json.Marshal(direct.Logprobs)
+	const members = `"model":"sluice-tiny","max_tokens":8,"temperature":0.00001,"seed":7`
+	const chat = `,"messages":[{"role":"user","content":"hello world"}],"logprobs":true,"top_logprobs":2`
+	type choices struct {
+		Choices []struct {
+			Logprobs *openai.LogProbs
+		}
+	}
+	for _, stream := range []string{"", `,"stream":true`} {
+		a := g.do(t, http.MethodPost, chatPath, "{"+members+chat+stream+"}")
+		var all []openai.LogProb
+		for line := range strings.Lines(a.body) {
+			var c choices
+			if json.Unmarshal([]byte(strings.TrimPrefix(line, "data: ")), &c) == nil && len(c.Choices) == 1 && c.Choices[0].Logprobs != nil {
+				all = append(all, c.Choices[0].Logprobs.Content...)
+			}
+		}
+		if got, _ := json.Marshal(all); !bytes.Equal(got, want) {
+			t.Errorf("chat%s: %s\nwant %s", stream, got, want)
+		}
+	}
+	a := g.do(t, http.MethodPost, "/completions", "{"+members+`,"prompt":"hello world","logprobs":1}`)
+	var legacy openai.CompletionResponse
+	if err := json.Unmarshal([]byte(a.body), &legacy); err != nil || len(legacy.Choices) != 1 || len(legacy.Choices[0].LogProbs.Tokens) != 8 ||
+		strings.Join(legacy.Choices[0].LogProbs.Tokens, "") != legacy.Choices[0].Text || len(legacy.Choices[0].LogProbs.TextOffset) != 8 {
+		t.Errorf("completions: %v, %s", err, a.body)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,24 +16,32 @@ import (
 	"time"
 
 	"sluice/handlers"
+	"sluice/providers/router"
 	"sluice/streaming"
 )
 
 // gateway is one running server.
 type gateway struct {
-	cfg    *Config
+	cfg    *Config // as it was at the start
 	log    *slog.Logger
+	level  *slog.LevelVar
 	access *handlers.AccessLog
 	drain  *handlers.Drain
 	api    *http.Server
 	admin  *http.Server
 	failed chan error
-	quota  *quota // nil until start
+
+	// nil until start:
+	quota   *quota
+	keys    *keyring
+	configs *reloader
 }
 
 // serve runs the gateway until ctx ends, then drains it.
 func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer) int {
-	log := newLogger(cfg, stderr)
+	level := new(slog.LevelVar)
+	level.Set(levelOf(cfg))
+	log := slog.New(newLogHandler(cfg, stderr, level))
 	for _, w := range opts.Warnings {
 		log.Warn(w)
 	}
@@ -43,18 +52,21 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 	}
 	defer closeAccess()
 	tuneHeap(int64(cfg.Server.HeapHeadroom))
-	g := &gateway{cfg: cfg, log: log, access: access, drain: handlers.NewDrain(), failed: make(chan error, 2)}
+	g := &gateway{cfg: cfg, log: log, level: level, access: access, drain: handlers.NewDrain(), failed: make(chan error, 2)}
 	defer g.settleUp()
 	if err := g.start(opts); err != nil {
 		log.Error("cannot start", slog.Any("error", err))
 		return exitFailure
 	}
+	stopFollowing := g.configs.follow()
+	defer stopFollowing()
 	select {
 	case err := <-g.failed:
 		log.Error("a listener failed", slog.Any("error", err))
 		return exitFailure
 	case <-ctx.Done():
 	}
+	stopFollowing()
 	// Only from here on, so that the signal that ended ctx is not taken for the second one.
 	again := make(chan os.Signal, 2)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
@@ -64,16 +76,33 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 
 // settleUp writes down what the limits still hold, once the last answer is settled.
 func (g *gateway) settleUp() {
+	if g.configs != nil {
+		g.configs.close()
+	}
 	if g.quota != nil {
 		g.quota.Close()
+	}
+	if g.keys != nil {
+		if err := g.keys.Close(); err != nil {
+			g.log.Error("closing the store of the keys", slog.Any("error", err))
+		}
 	}
 }
 
 // start binds both listeners before it serves either.
 func (g *gateway) start(opts serveOptions) (err error) {
-	keys, generated := newKeys(g.cfg)
+	if g.keys, err = openKeyring(g.cfg, g.log); err != nil {
+		return err
+	}
 	observer := handlers.NewObserver(g.access)
 	if g.quota, err = newQuota(g.cfg, observer, g.log); err != nil {
+		return err
+	}
+	l := &lasting{
+		version: opts.Version, log: g.log, level: g.level, observer: observer, drain: g.drain,
+		quota: g.quota, keys: g.keys, places: router.NewPlaces(nil),
+	}
+	if g.configs, err = newReloader(l, g.cfg, opts.Load); err != nil {
 		return err
 	}
 	s := &g.cfg.Server
@@ -82,7 +111,7 @@ func (g *gateway) start(opts serveOptions) (err error) {
 		return fmt.Errorf("server.listen: %w", err)
 	}
 	g.api = &http.Server{
-		Handler:           newHandlers(g.cfg, opts, keys, g.quota, observer, g.drain, g.log),
+		Handler:           l,
 		ConnContext:       streaming.WithConn,
 		BaseContext:       func(net.Listener) context.Context { return g.drain.Base() },
 		ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), ReadTimeout: s.ReadHeaderTimeout.Std() + g.cfg.Timeouts.RequestBody.Std(), // net/http lifts it when the body has been read
@@ -95,27 +124,38 @@ func (g *gateway) start(opts serveOptions) (err error) {
 			_ = ln.Close()
 			return fmt.Errorf("server.admin_listen: %w", err)
 		}
-		g.admin = &http.Server{Handler: handlers.Admin(observer, g.drain), ReadHeaderTimeout: s.ReadHeaderTimeout.Std()}
-		g.run(g.admin, admin, "", "")
+		handler, err := g.configs.newAdmin(g.cfg, admin.Addr())
+		if err != nil {
+			return err
+		}
+		g.admin = &http.Server{Handler: handler, ReadHeaderTimeout: s.ReadHeaderTimeout.Std()}
+		g.run(g.admin, admin)
+		if err := g.keys.announce(g.cfg, admin.Addr().String()); err != nil {
+			return err
+		}
 		g.log.Info("admin", slog.String("url", "http://"+admin.Addr().String()))
 	}
-	g.run(g.api, ln, s.TLSCert, s.TLSKey)
 	scheme := "http"
 	if s.TLSCert != "" {
 		scheme = "https"
+		g.api.TLSConfig = &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.cert.Load(), nil },
+		}
 	}
+	g.run(g.api, ln)
 	g.log.Info("listening", slog.String("url", scheme+"://"+ln.Addr().String()+"/v1"), slog.String("version", opts.Version))
-	if generated != "" {
-		g.log.Info("no [[keys]] are configured: this key was made up and holds until the gateway stops", slog.String("key", generated))
+	if key := l.newest.Load().madeUp; key != "" {
+		g.log.Info("no [[keys]] are configured: this key was made up and holds until the gateway stops", slog.String("key", key))
 	}
 	return nil
 }
 
-func (g *gateway) run(srv *http.Server, ln net.Listener, cert, key string) {
+func (g *gateway) run(srv *http.Server, ln net.Listener) {
 	go func() {
 		var err error
-		if cert != "" {
-			err = srv.ServeTLS(ln, cert, key)
+		if srv.TLSConfig != nil {
+			err = srv.ServeTLS(ln, "", "")
 		} else {
 			err = srv.Serve(streaming.Listen(ln))
 		}
@@ -130,7 +170,7 @@ const settleTime = 5 * time.Second
 
 // stop drains: lame, refusing, cut. A further signal skips to the cut.
 func (g *gateway) stop(again <-chan os.Signal) int {
-	d := g.cfg.Drain
+	d := g.configs.newest.Load().cfg.Drain
 	g.drain.Lame(d.Delay.Std())
 	g.log.Info("draining", slog.Int("running", g.drain.Running()), slog.Duration("delay", d.Delay.Std()), slog.Duration("timeout", d.Timeout.Std()))
 	now := false
@@ -174,13 +214,7 @@ func waitIdle(idle <-chan struct{}, limit time.Duration, again <-chan os.Signal)
 	return false
 }
 
-func newLogger(cfg *Config, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.Log.Level)) // checked with the configuration
-	return slog.New(newLogHandler(cfg, w, level))
-}
-
-func newLogHandler(cfg *Config, w io.Writer, level slog.Level) slog.Handler {
+func newLogHandler(cfg *Config, w io.Writer, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
 	if cfg.Log.Format == "json" {
 		return slog.NewJSONHandler(w, o)
@@ -204,6 +238,6 @@ func openAccess(cfg *Config, stderr io.Writer) (*handlers.AccessLog, func(), err
 		out, file = f, func() { _ = f.Close() }
 	}
 	buf := bufio.NewWriterSize(out, 64<<10)
-	log := handlers.NewAccessLog(slog.New(newLogHandler(cfg, buf, slog.LevelInfo)), cfg.Log.AccessQueue, func() { _ = buf.Flush() })
+	log := handlers.NewAccessLog(buf, cfg.Log.Format == "json", cfg.Log.AccessQueue, func() { _ = buf.Flush() })
 	return log, func() { log.Close(); file() }, nil
 }

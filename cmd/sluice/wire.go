@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -13,16 +9,21 @@ import (
 	"time"
 
 	"sluice/handlers"
-	"sluice/handlers/auth"
 	"sluice/providers"
-	"sluice/providers/demo"
 	"sluice/providers/router"
 	"sluice/providers/upstream"
 	"sluice/streaming"
 )
 
-// factory makes the adapter for one [[upstreams]] table.
-type factory func(c *Config, u *Upstream, version string) adapter
+// factory makes the adapter for one [[upstreams]] table. Beside it, it looks at nothing of the
+// configuration that newLinkConfig leaves out.
+type factory func(c *Config, u *Upstream, m maker) adapter
+
+// maker is who has an adapter made.
+type maker struct {
+	version string                 // of the gateway
+	made    func(*upstream.Client) // is told of the adapter's connections over HTTP
+}
 
 // adapter is what the catalog needs of an upstream.
 type adapter interface {
@@ -46,15 +47,15 @@ var factories = map[string]factory{
 func knownKinds() []string { return slices.Sorted(maps.Keys(factories)) }
 
 // newUpstream says how an upstream is reached, whatever protocol it speaks.
-func newUpstream(c *Config, u *Upstream, version string) upstream.Options {
-	h := http.Header{"User-Agent": {"sluice/" + version}}
+func newUpstream(c *Config, u *Upstream, m maker) upstream.Options {
+	h := http.Header{"User-Agent": {"sluice/" + m.version}}
 	for k, v := range u.Headers {
 		h.Set(k, v.Reveal())
 	}
 	return upstream.Options{
 		Name: u.Name, BaseURL: u.BaseURL, Query: reveal(u.Query), Header: h,
 		Connect: c.Timeouts.Connect.Std(), TLS: c.Timeouts.TLS.Std(), MaxConns: u.MaxConns, IdleConns: u.IdleConns,
-		IdleTimeout: u.IdleTimeout.Std(), Lifetime: u.ConnLifetime.Std(), HTTP2: u.HTTP2, Proxy: u.Proxy.URL(),
+		IdleTimeout: u.IdleTimeout.Std(), Lifetime: u.ConnLifetime.Std(), HTTP2: u.HTTP2, Proxy: u.Proxy.URL(), Made: m.made,
 	}
 }
 
@@ -84,38 +85,31 @@ func phases(c *Config, u *Upstream) router.Phases {
 	return p
 }
 
-// newCatalog builds the upstreams and the pools over them.
-func newCatalog(c *Config, version string) *router.Catalog {
+// newCatalog builds the pools over the upstreams.
+func newCatalog(c *Config, to *links) *router.Catalog {
 	var ups []router.Upstream
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
-		a := factories[u.Kind](c, u, version)
-		up := router.Upstream{Name: u.Name, Target: presenting(a.Target, u.Reasoning), Models: u.Models, Override: override(u.Capabilities), Phases: phases(c, u), Local: u.Local}
+		a := to.all[i]
+		up := router.Upstream{Name: u.Name, Target: presenting(a.Target, u.Reasoning), Models: u.Models, Override: override(u.Capabilities), Phases: phases(c, u), Local: u.Local, Drained: u.Drained}
 		if u.ListModels {
 			up.Lister = a
 		}
 		ups = append(ups, up)
 	}
-	if c.Demo.Enabled {
-		d := demo.New(demo.Options{TokenDelay: c.Demo.TokenDelay.Std()})
+	if d := to.demo; d != nil {
 		ups = append(ups, router.Upstream{Name: demoUpstream, Target: d.Target, Lister: d, Phases: phases(c, &Upstream{Local: true}), Local: true})
 	}
-	return router.NewCatalog(newPools(c, ups), ups, c.ModelsListing.Timeout.Std(), c.ModelsListing.Refresh.Std())
+	pools, breaker := newPools(c, ups), newBreaker(c)
+	catalog := router.NewCatalog(pools, ups, c.ModelsListing.Timeout.Std(), c.ModelsListing.Refresh.Std())
+	catalog.Watch(&breaker, newChecks(c, func(i int) providers.Lister { return to.all[i] }, pools))
+	return catalog
 }
 
 func newPools(c *Config, ups []router.Upstream) []*router.Pool {
 	var pools []*router.Pool
-	for _, m := range c.Models {
-		p := &router.Pool{Model: m.Name, PresentAs: m.PresentAs}
-		if m.FirstTokenFailover != nil {
-			p.FailoverAfter = m.FirstTokenFailover.Std()
-		}
-		for _, t := range m.Targets {
-			target := newTarget(t, m.Name, override(m.Capabilities), ups)
-			target.Provider = presented(target.Provider, m.Reasoning)
-			p.Targets = append(p.Targets, target)
-		}
-		pools = append(pools, p)
+	for i := range c.Models {
+		pools = append(pools, newPool(c, &c.Models[i], c.Models[i].Name, ups))
 	}
 	return pools
 }
@@ -129,27 +123,29 @@ func newTarget(t Target, public string, own router.Override, ups []router.Upstre
 	out := &router.Target{Name: t.Upstream + "/" + model, Upstream: t.Upstream, Model: model, Weight: t.Weight}
 	for _, u := range ups {
 		if u.Name == t.Upstream {
-			out.Provider, out.Override, out.Phases, out.Local = u.Target(model), u.Override.Under(own), u.Phases, u.Local
+			out.Provider, out.Override, out.Phases, out.Local, out.Drained = u.Target(model), u.Override.Under(own), u.Phases, u.Local, u.Drained
 		}
 	}
 	return out
 }
 
-func newRouter(c *Config, q *quota, catalog *router.Catalog) *router.Router {
-	return router.New(catalog, router.Options{
+func newRouter(l *lasting, g *generation) *router.Router {
+	c := g.cfg
+	return router.New(g.catalog, router.Options{
 		Tries: c.Retry.Tries, BackoffMin: c.Retry.BackoffMin.Std(), BackoffMax: c.Retry.BackoffMax.Std(), RetryAfterMax: c.Retry.RetryAfterMax.Std(),
 		Budget:     router.Budget{Share: c.Retry.BudgetPercent / 100, PerSecond: c.Retry.BudgetPerSecond},
 		HoldEvents: c.Sizes.PreambleEvents, HoldBytes: int(c.Sizes.Preamble),
 		FirstFailover: c.Timeouts.FirstTokenFailover.Std(), FailoverPer1K: c.Timeouts.FirstTokenFailoverPer1K.Std(),
-		Gate: newGate(c, q),
+		Gate: newGate(c, &g.quota, l.places), Breaker: newBreaker(c),
 	})
 }
 
-// newHandlers wires the API.
-func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, q *quota, o *handlers.Observer, d *handlers.Drain, log *slog.Logger) *handlers.Server {
-	catalog := newCatalog(c, opts.Version)
+// newHandlers wires the API of a generation.
+func newHandlers(l *lasting, g *generation) *handlers.Server {
+	c, k, catalog := g.cfg, l.keys, g.catalog
 	return handlers.New(handlers.Options{
-		Provider: newRouter(c, q, catalog), Catalog: catalog, Auth: keys, Callers: keys.Named,
+		Newest:   l.current,
+		Provider: newRouter(l, g), Catalog: catalog, Auth: k.callers, Current: k.callers.Current, Standing: k.callers.Good,
 		Relay: streaming.Relay{Heartbeat: c.Heartbeat.Interval.Std(), CommitAfter: c.Timeouts.CommitAfter.Std()},
 		Total: func(ctx context.Context, model string) time.Duration {
 			return catalog.Total(ctx, model, c.Timeouts.Total.Std(), c.Timeouts.TotalLocal.Std())
@@ -157,8 +153,8 @@ func newHandlers(c *Config, opts serveOptions, keys *auth.Keys, q *quota, o *han
 		WriteLimit: c.Timeouts.Write.Std(), BodyTime: c.Timeouts.RequestBody.Std(),
 		Body: int64(c.Sizes.Body), BodyVision: int64(c.Sizes.BodyVision), Depth: c.Sizes.JSONDepth,
 		CORS:      handlers.CORS{Origins: c.CORS.Origins, MaxAge: c.CORS.MaxAge.Std()},
-		WebSocket: newWebSocket(&c.WebSocket), Tickets: newTickets(&c.WebSocket),
-		Proxies: proxies(c), Quota: &q.handlers, Line: newLines(c, o), Observer: o, Drain: d, Log: log,
+		WebSocket: newWebSocket(&c.WebSocket), Tickets: k.tickets, Live: k.live,
+		Proxies: proxies(c), Quota: &g.quota, Line: g.line(), Observer: l.observer, Drain: l.drain, Log: l.log,
 	})
 }
 
@@ -169,35 +165,10 @@ func newWebSocket(w *WebSocket) handlers.WebSocket {
 	}
 }
 
-// ticketsKept bounds what is remembered of spent tickets: some ten megabytes.
-const ticketsKept = 100_000
-
-func newTickets(w *WebSocket) *auth.Tickets {
-	return auth.NewTickets([]byte(w.TicketSecret.Reveal()), w.TicketLifetime.Std(), auth.NewSpentHere(ticketsKept))
-}
-
 func proxies(c *Config) []*net.IPNet {
 	var out []*net.IPNet
 	for _, p := range c.Server.TrustedProxies {
 		out = append(out, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
 	}
 	return out
-}
-
-// newKeys takes the configured keys. Without any it makes one up, which is returned
-// to be shown.
-func newKeys(c *Config) (keys *auth.Keys, generated string) {
-	digests := map[[sha256.Size]byte]auth.Principal{}
-	for i := range c.Keys {
-		if sum, ok := c.Keys[i].Digest(); ok {
-			digests[sum] = principal(&c.Keys[i])
-		}
-	}
-	if len(digests) == 0 {
-		var b [24]byte
-		_, _ = rand.Read(b[:])
-		generated = "sk-" + hex.EncodeToString(b[:])
-		digests[sha256.Sum256([]byte(generated))] = auth.Principal{Key: "generated"}
-	}
-	return auth.NewKeys(digests), generated
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/handlers"
 	"sluice/providers"
 	"sluice/providers/router"
 	"sluice/ratelimit"
@@ -15,16 +16,12 @@ import (
 
 // newGate is what attempts must pass: the limits of upstreams, and how much may run there
 // at once; nil when there is neither.
-func newGate(c *Config, q *quota) router.Gate {
+func newGate(c *Config, q *handlers.Quota, places *router.Places) router.Gate {
 	var gates []router.Gate
 	if slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.MaxRunning > 0 }) {
-		most := map[string]int{}
-		for i := range c.Upstreams {
-			most[c.Upstreams[i].Name] = c.Upstreams[i].MaxRunning
-		}
-		gates = append(gates, router.NewPlaces(most))
+		gates = append(gates, places)
 	}
-	if slices.ContainsFunc(q.rules.All(), func(r *ratelimit.Rule) bool { return r.Scope == ratelimit.Provider }) {
+	if slices.ContainsFunc(c.Limits, func(l Limit) bool { return scopes[l.Scope] == ratelimit.Provider }) {
 		gates = append(gates, &upstreamLimits{q})
 	}
 	switch len(gates) {
@@ -37,13 +34,22 @@ func newGate(c *Config, q *quota) router.Gate {
 	}
 }
 
+// placesAt is how much may run at each upstream.
+func placesAt(c *Config) map[string]int {
+	most := map[string]int{}
+	for i := range c.Upstreams {
+		most[c.Upstreams[i].Name] = c.Upstreams[i].MaxRunning
+	}
+	return most
+}
+
 // upstreamLimits holds attempts against the limits of their upstream. What an attempt has
 // cost there is no caller's row: callers pay for answers.
-type upstreamLimits struct{ quota *quota }
+type upstreamLimits struct{ quota *handlers.Quota }
 
 // Acquire implements router.Gate.
 func (u *upstreamLimits) Acquire(ctx context.Context, try *router.Try) (func(router.Spent), error) {
-	h, req := &u.quota.handlers, try.Request
+	h, req := u.quota, try.Request
 	call := &ratelimit.Call{
 		ID:  req.ID + "." + strconv.Itoa(try.Number),
 		Who: ratelimit.Subject{Provider: try.Target.Upstream, Model: req.Model},
@@ -62,7 +68,10 @@ func (u *upstreamLimits) Acquire(ctx context.Context, try *router.Try) (func(rou
 	return func(s router.Spent) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 		defer cancel()
-		used := ratelimit.Cost{Requests: 1, Input: s.Input, Output: s.Output, Money: price.Cost(s.Input, 0, s.Output)}
+		used := ratelimit.Cost{Input: s.Input, Output: s.Output, Money: price.Cost(s.Input, 0, s.Output)}
+		if !s.Unasked {
+			used.Requests = 1
+		}
 		_ = h.Limiter.Settle(ctx, &ratelimit.Settlement{Call: call, Used: used, Row: ledger.Row{}}) // it is in the journal, or its lease runs out
 	}, nil
 }

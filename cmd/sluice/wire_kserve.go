@@ -7,10 +7,10 @@ import (
 	"sluice/providers/kserve"
 )
 
-func newKServe(c *Config, u *Upstream, version string) adapter {
+func newKServe(c *Config, u *Upstream, m maker) adapter {
 	k := &u.KServe
 	return kserve.New(kserve.Options{
-		Upstream: withKey(newUpstream(c, u, version), u), GRPC: k.Transport == "grpc", Binary: k.BinaryTensors, PlainStreams: k.Streams == "plain",
+		Upstream: withKey(newUpstream(c, u, m), u), GRPC: k.Transport == "grpc", Binary: k.BinaryTensors, PlainStreams: k.Streams == "plain",
 		Models: k.schemas, Images: imagePool(c).WithPixels(int64(k.MaxPixels)), MaxImages: k.MaxImages, Drop: u.Unsupported == "drop",
 		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
 	})

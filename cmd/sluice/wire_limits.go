@@ -20,7 +20,11 @@ var demoModels = []string{demo.Echo, demo.Slow, demo.Tools, demo.Faults, demo.Em
 
 // principal is the caller that a key stands for.
 func principal(k *Key) auth.Principal {
-	return auth.Principal{Key: k.Name, Org: k.Org, Team: k.Team, User: k.User, Rules: keyRules(k)}
+	who := auth.Principal{Key: k.Name, Org: k.Org, Team: k.Team, User: k.User, Rules: keyRules(k), Groups: k.Groups}
+	if len(k.Models)+len(k.Routes)+len(k.Transports) > 0 {
+		who.May = &auth.Permissions{Models: k.Models, Routes: k.Routes, Transports: k.Transports}
+	}
+	return who
 }
 
 // quota is what limits need while the gateway runs.
@@ -67,20 +71,23 @@ func newQuota(c *Config, o *handlers.Observer, log *slog.Logger) (*quota, error)
 }
 
 func newRules(c *Config) (*ratelimit.Rules, error) {
-	for i := range c.Keys {
-		var own []ratelimit.Rule
-		for _, r := range keyRules(&c.Keys[i]) {
-			own = append(own, *r)
-		}
-		if err := ratelimit.CheckRules(own); err != nil {
-			return nil, fmt.Errorf("limits of key %q: %w", c.Keys[i].Name, err)
-		}
-	}
 	var declared []ratelimit.Rule
 	for _, r := range limitRules(c) {
 		declared = append(declared, *r)
 	}
 	return ratelimit.NewRules(declared)
+}
+
+// checkKeyRules checks the limits that a key carries.
+func checkKeyRules(k *Key) error {
+	var own []ratelimit.Rule
+	for _, r := range keyRules(k) {
+		own = append(own, *r)
+	}
+	if err := ratelimit.CheckRules(own); err != nil {
+		return fmt.Errorf("limits of key %q: %w", k.Name, err)
+	}
+	return nil
 }
 
 func newPrices(c *Config) (out ratelimit.Prices) {
@@ -217,7 +224,7 @@ func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) err
 		return err
 	}
 	q.onClose("the journal of settlements", log, journal.Close)
-	primary := ratelimit.NewRedis(client, ratelimit.RedisOptions{Rules: q.rules, Prefix: r.Prefix, Timeout: r.Timeout.Std(), Log: log})
+	primary := ratelimit.NewRedis(client, ratelimit.RedisOptions{Rules: q.rules, Prefix: r.Prefix, Timeout: r.Timeout.Std(), Lease: r.Lease.Std(), Log: log})
 	q.onClose("the limits in Redis", log, primary.Close)
 	replicas := ratelimit.NewReplicas(ratelimit.ReplicasOptions{
 		Seen: func() int { return primary.State().Replicas }, Least: r.Gateways, File: file, Log: log,

@@ -1,26 +1,33 @@
 package main
 
-import (
-	"sluice/handlers"
-	"sluice/ratelimit/fair"
-)
+import "sluice/ratelimit/fair"
 
-// newLines finds the line of a model whose answers are bounded; nil when none is.
-func newLines(c *Config, o *handlers.Observer) func(model string) *fair.Queue {
+// newLines are where answers wait for a place of their model, by its name. Those of old,
+// which may be nil, are taken over with who stands in them.
+func newLines(c *Config, old *generation) map[string]*fair.Queue {
 	lines := map[string]*fair.Queue{}
 	for i := range c.Models {
-		if m := &c.Models[i]; m.MaxRunning > 0 {
-			lines[m.Name] = fair.New(fair.Options{Places: m.MaxRunning, Depth: m.Queue, Wait: m.QueueWait.Std()})
+		m := &c.Models[i]
+		if m.MaxRunning <= 0 {
+			continue
 		}
+		if old != nil && old.lines[m.Name] != nil {
+			lines[m.Name] = old.lines[m.Name]
+			continue
+		}
+		lines[m.Name] = fair.New(lineOf(m))
 	}
-	if len(lines) == 0 {
+	return lines
+}
+
+func lineOf(m *Model) fair.Options {
+	return fair.Options{Places: m.MaxRunning, Depth: m.Queue, Wait: m.QueueWait.Std()}
+}
+
+// line finds the line of a model; nil when none is bounded.
+func (g *generation) line() func(model string) *fair.Queue {
+	if len(g.lines) == 0 {
 		return nil
 	}
-	o.Watch("gateway_queue_waiting", "Answers that wait for a place of their model.", func() (n float64) {
-		for _, q := range lines {
-			n += float64(q.Stats().Waiting)
-		}
-		return n
-	})
-	return func(model string) *fair.Queue { return lines[model] }
+	return func(model string) *fair.Queue { return g.lines[model] }
 }

@@ -5,10 +5,10 @@ import (
 	"sluice/providers/upstream"
 )
 
-func newOllama(c *Config, u *Upstream, version string) adapter {
+func newOllama(c *Config, u *Upstream, m maker) adapter {
 	return ollama.New(ollama.Options{
-		Upstream: withKey(newUpstream(c, u, version), u), KeepAlive: string(u.Ollama.KeepAlive), ModelOptions: u.Ollama.Options.Bytes(),
-		Raw: u.Ollama.Raw, Drop: u.Unsupported == "drop", MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
+		Upstream: withKey(newUpstream(c, u, m), u), KeepAlive: string(u.Ollama.KeepAlive), ModelOptions: u.Ollama.Options.Bytes(),
+		Think: thinkOf(u.Ollama.Think), Raw: u.Ollama.Raw, Drop: u.Unsupported == "drop", MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
 	})
 }
 

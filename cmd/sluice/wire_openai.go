@@ -10,9 +10,9 @@ import (
 // profiles are the names of openai's profiles in the configuration.
 var profiles = map[string]openai.Profile{"": openai.Plain, "mii": openai.MII}
 
-func newOpenAI(c *Config, u *Upstream, version string) adapter {
+func newOpenAI(c *Config, u *Upstream, m maker) adapter {
 	o := openai.Options{
-		Upstream: newUpstream(c, u, version), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
+		Upstream: newUpstream(c, u, m), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
 		Organization: u.Organization, Project: u.Project, AskUsage: true,
 		Profile: profiles[u.Profile], Think: thinkOf(u.OpenAI.Think), EOS: u.OpenAI.EOS, Drop: u.Unsupported == "drop",
 		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
