@@ -1,6 +1,7 @@
 package streaming
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -79,6 +80,12 @@ func (p *Progress) Cancelled() error {
 		return *c
 	}
 	return nil
+}
+
+// wasFirst reports whether Cancel came before whatever else ended the answer for cause.
+func (p *Progress) wasFirst(cause error) bool {
+	c := p.cause.Load()
+	return c != nil && errors.Is(cause, *c)
 }
 
 // attach ties the answer to the relay that runs it, after which either that relay or Cancel

@@ -40,6 +40,8 @@ func (r Relay) Run(parent context.Context, open func(context.Context) Stream, ds
 		err = x.pump(ctx, open)
 	}
 	switch {
+	case p.wasFirst(context.Cause(ctx)): // also where it ended a write that was stuck
+		err = p.Cancelled()
 	case x.sendErr != nil: // net/http ends the context of a failed write, which would hide why it failed
 		err = x.sendErr
 	case ctx.Err() != nil:
