@@ -24,7 +24,7 @@ end
 -- returned is what comes back of what was taken, less what was used; below 0 it is owed. What
 -- was taken in an earlier calendar period does not come back to a bucket of this one.
 local function returned(b, back, reserved_at)
-  if back > 0 and b[KIND] ~= STEADY and calendar(b[KIND], reserved_at) < calendar(b[KIND], b[AT]) then return 0 end
+  if back > 0 and b[KIND] ~= STEADY and older(b[KIND], reserved_at, b[AT]) then return 0 end
   return back
 end
 

@@ -64,6 +64,12 @@ local function calendar(kind, us)
   return (year + era * 400) * 12 + floor((5 * d + 2) / 153)
 end
 
+-- older reports whether a time is in an earlier calendar period than another. Most are of one day.
+local function older(kind, us, than)
+  if floor(us / 86400000000) == floor(than / 86400000000) then return false end
+  return calendar(kind, us) < calendar(kind, than)
+end
+
 -- flow lets in what comes in dt: level + floor((dt * amount + fraction) / period), and the
 -- remainder. The product has up to 67 bits, so the amount is taken in two halves of 15.
 local function flow(level, fraction, dt, amount, full, period)
@@ -94,7 +100,7 @@ local function refill(b, state)
   if at < now then
     if b[KIND] == STEADY then
       level, fraction = flow(level, fraction, now - at, b[AMOUNT], full, period)
-    elseif calendar(b[KIND], at) < calendar(b[KIND], now) then
+    elseif older(b[KIND], at, now) then
       return
     else
       fraction = 0

@@ -223,15 +223,16 @@ type Settlement struct {
 	Call *Call
 	Used Cost
 	Row  ledger.Row
-	// Past is set for a settlement that waited in a journal.
+	// Past is set for a settlement that waited in a journal, or of a call that was decided on
+	// beside the store.
 	Past *Past
 }
 
 // Past is what is known of a settlement that could not be told to the store at once. The store
 // remembers its id for longer then, since nobody knows when it is told again.
 type Past struct {
-	// Granted says that the store had granted the call: if it does not know the id, it has
-	// lost the reservation, and charges the buckets as they are.
+	// Granted says that what was used is to be charged also if the store does not know the id:
+	// it had granted the call, and has lost the reservation, or was never asked.
 	Granted bool
 	// Sent says that the store may have settled the call. When At, when that was, is longer
 	// ago than ids are remembered, an id that it does not know changes nothing, and the

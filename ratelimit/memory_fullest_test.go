@@ -37,7 +37,11 @@ func TestFullest(t *testing.T) {
 	used := m.slots[slotKey{rule: "rpm", org: "o", name: "heavy", dim: Requests}].used
 	now = now.Add(6 * time.Second) // 10 requests flow in
 	top := m.Fullest(3)
-	if got := fmt.Sprint(len(top), top[0].Name, top[0].Left, top[0].Reset, top[1].Name, top[1].Left, top[2].Rule.ID, top[2].Name, top[2].Left); got != "3heavy20 48sruns70streamso3" && got != "3 heavy 20 48s runs 70 streams o 3" {
+	got := ""
+	for _, l := range top {
+		got += fmt.Sprintf("%s %s %d %v; ", l.Rule.ID, l.Name, l.Left, l.Reset)
+	}
+	if got != "rpm heavy 20 48s; rpm runs 70 18s; streams o 3 1s; " {
 		t.Error(got)
 	}
 	if len(m.Fullest(100)) != 3 {

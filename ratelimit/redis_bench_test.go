@@ -5,9 +5,12 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"sluice/ratelimit"
 	"sluice/ratelimit/ledger"
@@ -48,14 +51,62 @@ func scriptMicros(b testing.TB, s *redistest.Server) float64 {
 	return micros / calls
 }
 
+// The commands of RESERVE and of SETTLE with the five buckets of benchRules and a row, and
+// nothing else: what no such script costs less than.
+const (
+	reserveCommands = `local c, v = redis.call, '24 bytes of one bucket   '
+c('TIME')
+c('MGET', unpack(KEYS))
+c('ZCOUNT', KEYS[7], '(1790000000000', '+inf')
+for i = 3, 6 do c('SET', KEYS[i], v, 'PX', '120000') end
+c('ZADD', KEYS[7], '1790000030000', ARGV[1])
+c('SET', KEYS[1], ARGV[2], 'EX', '86400')
+c('ZADD', KEYS[2], '1790000030000', ARGV[1])
+return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17}`
+	settleCommands = `local c, v = redis.call, '24 bytes of one bucket   '
+c('TIME')
+c('GET', KEYS[1])
+c('MGET', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+c('ZREM', KEYS[2], ARGV[1])
+c('ZREM', KEYS[7], ARGV[1])
+for i = 4, 6 do c('SET', KEYS[i], v, 'PX', '120000') end
+c('SET', KEYS[1], 'settled', 'EX', '3600')
+c('XADD', '{bare}rows', 'MAXLEN', '~', '10000', '*', 't', '1790000000000000', 'r', ARGV[3])
+c('HGET', '{bare}sums', ARGV[4])
+c('HSET', '{bare}sums', ARGV[4], ARGV[5])
+return 1`
+)
+
+// bareMicros is Redis' own time of a script that does the commands alone, for so many ids.
+func bareMicros(b *testing.B, s *redistest.Server, client redis.UniversalClient, text string, ids int) float64 {
+	b.Helper()
+	script := redis.NewScript(text)
+	script.Load(b.Context(), client)
+	scriptMicros(b, s)
+	for i := range ids {
+		id := fmt.Sprint(i)
+		keys := []string{"{bare}:r:" + id, "{bare}:open", "{bare}:rpm", "{bare}:tpm", "{bare}:usd", "{bare}:out", "{bare}:par"}
+		err := script.EvalSha(b.Context(), client, keys, id, strings.Repeat("r", 600), strings.Repeat("r", 200), "name of a sum", strings.Repeat("r", 80)).Err()
+		if err == nil {
+			err = client.Ping(b.Context()).Err()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return scriptMicros(b, s)
+}
+
 // BenchmarkRedisScripts tells what RESERVE and SETTLE with five buckets and a row cost Redis,
-// by its own count, and how long a caller waits for RESERVE, against a PING in the same run.
+// by its own count, beside their commands alone, and how long a caller waits for RESERVE,
+// against a PING in the same run.
 func BenchmarkRedisScripts(b *testing.B) {
 	s := redistest.Single(b)
 	client := s.Client(ratelimit.TuneRedis)
 	l := newRedis(b, s, ratelimit.RedisOptions{Rules: rules(b, benchRules...)})
 	const n = 200
 	reserves, settles := make([]float64, 0, b.N), make([]float64, 0, b.N)
+	var bareReserves, bareSettles []float64
 	waits, pings := make([]time.Duration, 0, b.N*n), make([]time.Duration, 0, b.N*n)
 	calls := make([]*ratelimit.Call, n)
 	for round := range b.N {
@@ -78,9 +129,13 @@ func BenchmarkRedisScripts(b *testing.B) {
 			redisSettle(b, l, c, ratelimit.Cost{Requests: 1, Input: 1200, Output: 300, Money: 3_000_000})
 		}
 		settles = append(settles, scriptMicros(b, s))
+		bareReserves = append(bareReserves, bareMicros(b, s, client, reserveCommands, n))
+		bareSettles = append(bareSettles, bareMicros(b, s, client, settleCommands, n))
 	}
 	b.ReportMetric(middle(reserves), "us/RESERVE")
 	b.ReportMetric(middle(settles), "us/SETTLE")
+	b.ReportMetric(middle(bareReserves), "us/RESERVE-commands")
+	b.ReportMetric(middle(bareSettles), "us/SETTLE-commands")
 	b.ReportMetric(float64(middle(waits))/1e3, "p50-us/Reserve")
 	b.ReportMetric(float64(middle(pings))/1e3, "p50-us/PING")
 	b.ReportMetric(0, "ns/op")

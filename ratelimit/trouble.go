@@ -310,7 +310,7 @@ func (g *Guard) Settle(ctx context.Context, s *Settlement) error {
 		return nil
 	}
 	kept := *s
-	kept.Past = &Past{Granted: g.holds(s.Call.ID), Sent: sent}
+	kept.Past = &Past{Granted: g.holds(s.Call.ID) || s.Past != nil && s.Past.Granted, Sent: sent}
 	return g.keep(&kept)
 }
 
@@ -343,14 +343,16 @@ func (g *Guard) settleHere(s *Settlement) *Settlement {
 	}
 	g.here.settle(a.call, s.Used)
 	g.poke()
-	if !a.sent && s.Row.ID == "" {
+	if !a.sent && s.Row.ID == "" && s.Used.Money == 0 {
 		return nil
 	}
 	if g.charger == nil {
 		return s
 	}
-	told := *s // what was used here is handed over by bucket
-	told.Used = Cost{}
+	// What was used here is handed over by bucket, which a death of this process ends. Money is
+	// charged with the settlement, which the journal keeps: budgets must not forget it.
+	told := *s
+	told.Used, told.Past = Cost{Money: s.Used.Money}, &Past{Granted: true, At: time.Now()}
 	return &told
 }
 

@@ -137,11 +137,15 @@ func (h *here) settle(c *Call, used Cost) {
 	_ = h.local.Settle(context.Background(), &Settlement{Call: c, Used: used}) // it has no error
 }
 
-// debts is what was used here and not handed over yet, at most so many.
+// debts is what was used here and not handed over yet, at most so many. Money is charged with the
+// settlement of its call.
 func (h *here) debts(most int) (debts []Debt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for key, m := range h.marks {
+		if m.bucket.Rule.Dim == Money {
+			continue
+		}
 		if n := h.local.spent(key, m); n != 0 {
 			debts = append(debts, Debt{m.bucket, n})
 		}

@@ -117,6 +117,7 @@ func TestGuardUnderLoad(t *testing.T) {
 				cancel()
 				all.Wait()
 				time.Sleep(5 * time.Second)
+				synctest.Wait()
 				c.check(t, store, limit, end)
 			})
 		})
