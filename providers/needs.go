@@ -97,6 +97,12 @@ func (r *Request) member(c *jsonscan.Cursor, name string) jsonscan.Span {
 		if r.Op == Responses {
 			return r.asks.conversation(c)
 		}
+	case "user", "prompt_cache_key":
+		v := c.Skip()
+		if text := v.Of(c.B); !c.Bad && len(text) <= maxModelName {
+			r.hint(name, text)
+		}
+		return v
 	case "tools", "functions", "tool_choice", "response_format", "text", "logprobs", "top_logprobs", "suffix":
 		v := c.Skip()
 		if !c.Bad && (r.Op <= Completions || r.Op == Responses) {

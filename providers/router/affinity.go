@@ -74,19 +74,22 @@ func prefix(body []byte) []byte {
 // but its own.
 func (p *Pool) hashed(of *set, q *query) int {
 	key := p.Affinity.key(q.req)
-	running, weights := 1.0, 0
+	running, weights, n, last := 1.0, 0, 0, 0
+	alike := true
 	for i := of.after(-1); i >= 0; i = of.after(i) {
 		running += float64(p.Targets[i].state().running.Load())
-		weights += p.Targets[i].share()
+		w := p.Targets[i].share()
+		alike = alike && (n == 0 || w == last)
+		weights, last, n = weights+w, w, n+1
 	}
+	room := crowded * running / float64(weights)
 	best, most := -1, math.Inf(-1)
 	for i := of.after(-1); i >= 0; i = of.after(i) {
 		t := p.Targets[i]
-		room := math.Ceil(crowded * running * float64(t.share()) / float64(weights))
-		if float64(t.state().running.Load()) >= room {
+		if float64(t.state().running.Load()) >= math.Ceil(room*float64(t.share())) {
 			continue
 		}
-		if s := t.score(key); s > most {
+		if s := t.score(key, alike); s > most {
 			best, most = i, s
 		}
 	}
@@ -96,10 +99,13 @@ func (p *Pool) hashed(of *set, q *query) int {
 	return best
 }
 
-// score orders the targets for a key; a target of twice the weight is first twice as often.
-func (t *Target) score(key uint64) float64 {
-	h := mix(key ^ t.place())
-	u := (float64(h>>11) + 0.5) / (1 << 53)
+// score orders the targets for a key; a target of twice the weight is first twice as
+// often. Among targets of the same weight the hash itself orders them as the score does.
+func (t *Target) score(key uint64, alike bool) float64 {
+	u := (float64(mix(key^t.place())>>11) + 0.5) / (1 << 53)
+	if alike {
+		return u
+	}
 	return -float64(t.share()) / math.Log(u)
 }
 

@@ -308,9 +308,15 @@ func TestOneOfThree(t *testing.T) {
 		"503":                         func() *server { return plays(fails(upstream(providers.Overloaded))...) },
 	} {
 		for _, b := range []Balance{BalanceWeighted, BalanceRoundRobin, BalanceTwoChoices, BalanceLeastRunning, BalancePeakEWMA, BalanceHash} {
+			if b != BalanceWeighted && name != "hung before headers" {
+				continue
+			}
 			t.Run(name+"/"+b.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					const calls = 20_000
+					calls := 20_000
+					if b != BalanceWeighted {
+						calls = 4_000
+					}
 					s := sick()
 					p := poolFor(fine(), s, fine())
 					p.Balance = b

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"sluice/providers"
 	"sluice/streaming"
 )
@@ -16,7 +14,8 @@ import (
 // stand in for it.
 type chase struct {
 	*Router
-	pool     *Pool
+	own      *Pool              // of the model that was asked for
+	pool     *Pool              // that is asked now
 	asked    *providers.Request // as it came
 	req      *providers.Request // as the pool's targets are asked
 	lenient  *providers.Request // what they are asked when none serves it whole; nil: req
@@ -32,9 +31,9 @@ type chase struct {
 	gated    int           // how often the gate was asked
 	pause    time.Duration // what the last target asked for
 	probed   bool          // a target was asked that may not have been well
-	queue    []string      // fallbacks that were declared before those of the pool
-	seen     []string      // fallbacks that were gone to
-	fell     int
+	over     bool          // the last error is final
+	chain    *chain        // of fallbacks; nil: none was gone to
+	one      try           // the attempt that runs
 }
 
 // try is one attempt of a chase.
@@ -51,7 +50,7 @@ type try struct {
 	progress *streaming.Progress
 }
 
-// next makes one attempt; a permanent error ends the chase. Targets that refuse the
+// next makes one attempt; c.over says that its error ends the chase. Targets that refuse the
 // request before they send anything are passed over at once: that is no attempt.
 func (c *chase) next(ctx context.Context) error {
 	for {
@@ -63,7 +62,8 @@ func (c *chase) next(ctx context.Context) error {
 		case c.tries == 0 && c.fall(ctx, false):
 			continue
 		default:
-			return backoff.Permanent(c.nobody(err))
+			c.over = true
+			return c.nobody(err)
 		}
 		if served, err := t.run(ctx); served {
 			return err
@@ -96,15 +96,20 @@ func (t *try) finish(ctx context.Context, h *hold, err error) (served, refused b
 	}
 	c.count(t)
 	t.judge(ctx, h, err)
+	if ctx.Err() == nil && !errors.Is(err, errStopped) { // else it ended as the answer did
+		c.progress.EndTry(err)
+	}
 	switch {
 	case err == nil:
 		return true, false, nil
 	case h.committed || ctx.Err() != nil || errors.Is(err, errStopped):
-		return true, false, backoff.Permanent(err)
+		c.over = true
+		return true, false, err
 	}
 	c.failed = err
 	if !c.again(ctx, t, err) {
-		return true, false, backoff.Permanent(err)
+		c.over = true
+		return true, false, err
 	}
 	return true, false, err
 }
@@ -121,6 +126,10 @@ func (t *try) judge(ctx context.Context, h *hold, err error) {
 		t.state.first(&t.opt.Breaker, t.probe, false, 0)
 	case err != nil && ctx.Err() == nil && blames(err):
 		t.state.fail(&t.opt.Breaker, t.probe, err)
+	case err != nil && ctx.Err() == nil && !errors.Is(err, errStopped):
+		t.state.mu.Lock()
+		t.state.say(err)
+		t.state.mu.Unlock()
 	}
 }
 
@@ -176,7 +185,8 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 		if found.target == nil {
 			return nil, sooner(refusal, c.pool.away(found))
 		}
-		t := &try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, progress: c.progress}
+		t := &c.one
+		*t = try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, progress: c.progress}
 		if c.opt.Gate == nil {
 			c.probed = c.probed || t.probe
 			return t, nil

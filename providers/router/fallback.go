@@ -35,6 +35,13 @@ var contextWords = []string{
 	"exceeds the maximum number of tokens", "`inputs` tokens + `max_new_tokens` must be", "context size has been exceeded",
 }
 
+// chain is the way of a chase through other models.
+type chain struct {
+	queue []string // those that were declared before the pool's own
+	seen  []string // those that were gone to
+	fell  int
+}
+
 // list is the fallbacks of a pool for a reason.
 func (p *Pool) list(tooLong bool) []string {
 	if tooLong {
@@ -45,35 +52,46 @@ func (p *Pool) list(tooLong bool) []string {
 
 // mayFall reports whether another model is left.
 func (c *chase) mayFall(tooLong bool) bool {
-	return c.fell < maxFalls && (c.waits(c.pool.list(tooLong)) || !tooLong && c.waits(c.queue))
+	if c.chain == nil {
+		return c.waits(c.pool.list(tooLong))
+	}
+	return c.chain.fell < maxFalls && (c.waits(c.pool.list(tooLong)) || !tooLong && c.waits(c.chain.queue))
 }
 
 func (c *chase) waits(models []string) bool {
-	return slices.ContainsFunc(models, func(m string) bool { return !slices.Contains(c.seen, m) })
+	return slices.ContainsFunc(models, func(m string) bool { return !c.been(m) })
+}
+
+// been reports whether a model was asked already.
+func (c *chase) been(model string) bool {
+	return model == c.asked.Model || model == c.own.Model || slices.Contains(c.own.Aliases, model) || c.chain != nil && slices.Contains(c.chain.seen, model)
 }
 
 // fall goes on with the next model that is declared for the case, and reports whether
 // there is one that may be asked. The fallbacks of a fallback come after its siblings.
 func (c *chase) fall(ctx context.Context, tooLong bool) bool {
-	if tooLong {
-		c.queue = slices.Clone(c.pool.FallbackContext)
-	} else {
-		c.queue = append(c.queue, c.pool.Fallback...)
+	if !c.mayFall(tooLong) {
+		return false
 	}
-	for len(c.queue) > 0 && c.fell < maxFalls {
-		model := c.queue[0]
-		c.queue = c.queue[1:]
-		if slices.Contains(c.seen, model) {
+	if c.chain == nil {
+		c.chain = new(chain)
+	}
+	way := c.chain
+	if tooLong {
+		way.queue = slices.Clone(c.pool.FallbackContext)
+	} else {
+		way.queue = append(way.queue, c.pool.Fallback...)
+	}
+	for len(way.queue) > 0 && way.fell < maxFalls {
+		model := way.queue[0]
+		way.queue = way.queue[1:]
+		if c.been(model) {
 			continue
 		}
-		c.fell++
+		way.fell++
+		way.seen = append(way.seen, model)
 		pool, err := c.pools.Resolve(ctx, model)
-		if err != nil || c.enter(ctx, pool) != nil {
-			c.seen = append(c.seen, model)
-			continue
-		}
-		c.seen = append(c.seen, model)
-		if c.affords(pool, tooLong) {
+		if err == nil && c.enter(ctx, pool) == nil && c.affords(pool, tooLong) {
 			c.most = max(c.most, c.tries+1)
 			return true
 		}

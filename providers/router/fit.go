@@ -33,7 +33,7 @@ func (o Override) Under(other Override) Override {
 // features.
 func (t *Target) Capabilities(ctx context.Context, of providers.Feature) providers.Capabilities {
 	var can providers.Capabilities
-	if c, ok := t.Provider.(Capable); ok {
+	if c := t.capable(); c != nil {
 		can = c.Capabilities(ctx, of&^(t.Override.Yes|t.Override.No))
 	}
 	if t.list != nil {
@@ -41,6 +41,21 @@ func (t *Target) Capabilities(ctx context.Context, of providers.Feature) provide
 	}
 	return can.Configured(t.Override.Yes, t.Override.No)
 }
+
+// capable is the provider as far as it knows what it can do; nil when it does not. Finding
+// that out costs more than all the rest, so it is done once.
+func (t *Target) capable() Capable {
+	k := t.able.Load()
+	if k == nil {
+		k = new(knower)
+		k.Capable, _ = t.Provider.(Capable)
+		t.able.Store(k)
+	}
+	return k.Capable
+}
+
+// knower holds what may be nil.
+type knower struct{ Capable }
 
 // capabilities are what some target of the pool can do; no is only what none can.
 func (p *Pool) capabilities(ctx context.Context, _ string) (can providers.Capabilities) {

@@ -32,12 +32,12 @@ type Spent struct {
 }
 
 // Gates asks one gate after the other; all must agree.
-func Gates(gates ...Gate) Gate { return chain(gates) }
+func Gates(gates ...Gate) Gate { return both(gates) }
 
-type chain []Gate
+type both []Gate
 
 // Acquire implements Gate.
-func (c chain) Acquire(ctx context.Context, try *Try) (func(Spent), error) {
+func (c both) Acquire(ctx context.Context, try *Try) (func(Spent), error) {
 	var held []func(Spent)
 	release := func(s Spent) {
 		for _, r := range held {

@@ -109,7 +109,7 @@ func (s *state) note(k *Check, cfg *Breaker, err error, took time.Duration) {
 	h.count++
 	if err != nil {
 		h.fail++
-		h.good, h.failure = 0, err.Error()
+		h.good, h.failure = 0, words(err)
 		if h.bad++; h.bad >= k.Sick && !h.sick {
 			h.sick = true
 			s.odd.Store(true)

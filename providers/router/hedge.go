@@ -50,6 +50,7 @@ type lane struct {
 	next   func() ([]streaming.Event, error, bool)
 	stop   func()
 	first  chan step // has room for one
+	beside bool      // it is the second of the two
 }
 
 type step struct {
@@ -92,6 +93,9 @@ func (l *lane) step() (s step) {
 
 // race asks the target, and after a while another one beside it.
 func (c *chase) race(ctx context.Context, t *try, after time.Duration) (served bool, err error) {
+	own := *t // the slower one outlives the next attempt
+	t = &own
+	c.progress.SetTarget(t.target.Name)
 	a := t.start(ctx, c.firstToken(t.target, t.others))
 	timer := time.NewTimer(after)
 	defer timer.Stop()
@@ -143,7 +147,9 @@ func (c *chase) second(ctx context.Context, t *try) *lane {
 	}
 	c.tried.add(u.at)
 	c.progress.AddAttempt()
-	return u.start(ctx, u.target.Phases.FirstToken)
+	l := u.start(ctx, u.target.Phases.FirstToken)
+	l.beside = true
+	return l
 }
 
 // carry passes on what the lane brings, which is the answer.
@@ -156,7 +162,10 @@ func (l *lane) carry(ctx context.Context, s step) (served bool, err error) {
 		l.adopt()
 		l.end(l.hold, refused)
 	}()
-	c.progress.SetTarget(l.target.Name)
+	if l.beside {
+		c.progress.EndTry(errHedged)
+		c.progress.SetTarget(l.target.Name)
+	}
 	for s.more && s.err == nil && s.panic == nil {
 		if !c.yield(s.batch, nil) {
 			s = step{err: errStopped}
@@ -200,6 +209,18 @@ func (l *lane) fail(ctx context.Context, s step) {
 		l.judge(ctx, l.hold, s.err)
 	}
 	l.end(l.hold, refused)
+	l.told(s.err)
+}
+
+// told puts the attempt among those of the answer, as one that has ended.
+func (l *lane) told(err error) {
+	p := l.chase.progress
+	if !l.beside {
+		p.EndTry(err)
+		return
+	}
+	now := time.Since(p.Report().Start)
+	p.AddTry(streaming.Try{Target: l.target.Name, Begin: now - (uptime() - l.sent), End: now, Err: err})
 }
 
 // lose ends the slower one. What it has cost is the gateway's own loss.
@@ -211,6 +232,9 @@ func (l *lane) lose() {
 		l.stop()
 	}()
 	l.state.slow(uptime() - l.sent)
+	if l.beside {
+		l.told(errHedged)
+	}
 	spent := spentBy(l.req, l.progress, l.hold.committed)
 	l.end(l.hold, false)
 	if l.opt.Lost != nil {

@@ -113,6 +113,7 @@ func (h *hold) pass(batch []streaming.Event, content bool) bool {
 }
 
 func (h *hold) keep(batch []streaming.Event) {
+	h.chase.progress.SetOpened()
 	for i := range batch {
 		h.bytes += len(batch[i].Raw)
 		h.events = append(h.events, batch[i].Clone())

@@ -40,6 +40,7 @@ type Target struct {
 	known  atomic.Pointer[state]
 	named  atomic.Pointer[http.Header]
 	hashed atomic.Uint64 // of its name
+	able   atomic.Pointer[knower]
 }
 
 // state is the target's own until a catalog shares another.

@@ -58,7 +58,7 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 			yield(nil, err)
 			return
 		}
-		c := &chase{Router: r, asked: req, progress: p, yield: yield, most: r.opt.Tries}
+		c := &chase{Router: r, own: pool, asked: req, progress: p, yield: yield, most: r.opt.Tries}
 		if err := c.enter(ctx, pool); err != nil {
 			yield(nil, err)
 			return
@@ -79,10 +79,28 @@ func (r *Router) resolve(ctx context.Context, req *providers.Request) (*Pool, er
 // errStopped says that the reader of the stream wants no more.
 var errStopped = errors.New("the reader has stopped")
 
+// run makes the first attempt, and what is needed for further ones only then.
 func (c *chase) run(ctx context.Context) error {
-	err := backoff.Retry(func() error { return c.next(ctx) }, &pauses{chase: c, ctx: ctx})
+	err := c.next(ctx)
+	if err != nil && !c.over {
+		err = c.repeat(ctx, err)
+	}
 	if ctx.Err() != nil && !errors.Is(err, errStopped) {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// repeat makes further attempts after the failure of the first one.
+func (c *chase) repeat(ctx context.Context, failed error) error {
+	return backoff.Retry(func() error {
+		err := failed
+		if failed = nil; err == nil {
+			err = c.next(ctx)
+		}
+		if err != nil && c.over {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, &pauses{chase: c, ctx: ctx})
 }

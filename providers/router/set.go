@@ -55,24 +55,32 @@ func (s *set) len() (n int) {
 // after is the first member behind i, -1 when there is none. Begin with -1.
 func (s *set) after(i int) int {
 	for i++; i < 64*(len(s.few)+len(s.more)); i = (i | 63) + 1 {
-		var word uint64
-		if w := i >> 6; w < len(s.few) {
-			word = s.few[w]
-		} else {
-			word = s.more[w-len(s.few)]
-		}
-		if word >>= i & 63; word != 0 {
+		if word := s.word(i>>6) >> (i & 63); word != 0 {
 			return i + bits.TrailingZeros64(word)
 		}
 	}
 	return -1
 }
 
-// nth is the n-th member, from 0.
+// nth is the n-th member, from 0; -1 when there are fewer.
 func (s *set) nth(n int) int {
-	i := s.after(-1)
-	for ; n > 0 && i >= 0; n-- {
-		i = s.after(i)
+	for w := range len(s.few) + len(s.more) {
+		word := s.word(w)
+		if in := bits.OnesCount64(word); n >= in {
+			n -= in
+			continue
+		}
+		for ; n > 0; n-- {
+			word &= word - 1
+		}
+		return w<<6 + bits.TrailingZeros64(word)
 	}
-	return i
+	return -1
+}
+
+func (s *set) word(w int) uint64 {
+	if w < len(s.few) {
+		return s.few[w]
+	}
+	return s.more[w-len(s.few)]
 }

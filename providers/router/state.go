@@ -68,11 +68,17 @@ func (s *state) fail(cfg *Breaker, probe bool, err error) {
 	s.say(err)
 }
 
-func (s *state) say(err error) {
-	s.failure, s.failed = err.Error(), time.Now()
-	if len(s.failure) > lastWord {
-		s.failure = s.failure[:lastWord]
+// say notes an error for operators, under s.mu.
+func (s *state) say(err error) { s.failure, s.failed = words(err), time.Now() }
+
+// words are what operators may read of an error. An upstream that refuses a credential may
+// quote it.
+func words(err error) string {
+	if e := providers.AsError(err); e != nil && e.Kind == providers.UpstreamCredential {
+		return "the upstream refused the gateway's credential"
 	}
+	text := err.Error()
+	return text[:min(len(text), lastWord)]
 }
 
 // end notes that a call has ended, however.
