@@ -39,6 +39,7 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 		if err := permitted(&who, req, transport(req)); err != nil {
 			return err
 		}
+		hint(req, &who, c.Request().Header)
 		out := s.sink(c, req)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
 		err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req), header: c.Response().Header()}, out, streaming.NewProgress(start))

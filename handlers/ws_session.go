@@ -219,6 +219,7 @@ func (x *session) allowed(req *providers.Request) error {
 	if err != nil {
 		return err
 	}
+	hint(req, &who, nil)
 	return permitted(&who, req, "ws")
 }
 

@@ -1,11 +1,13 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -112,4 +114,32 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: %#v", text, err)
 		}
 	}
+}
+
+// FuzzDecode holds what is taken against encoding/json: it is valid, and has no member that the
+// type has not.
+func FuzzDecode(f *testing.F) {
+	type shape struct {
+		Name string             `json:"name"`
+		In   *struct{ N int }   `json:"in"`
+		List []map[string]int64 `json:"list"`
+		Free json.RawMessage    `json:"free"`
+	}
+	for _, text := range []string{`{"name":"a","list":[{"x":1}],"free":[1,{"y":null}]}`, `{"na\u006de":1}`, `{"name":"a","name":"b"}`, `{"in":{}}`, `{`, "{\"name\":\"\xff\"}"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var got, want shape
+		if err := decode(text, &got); err != nil {
+			if _, ok := err.(*fault); !ok {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		strict := json.NewDecoder(bytes.NewReader(text))
+		strict.DisallowUnknownFields()
+		if err := strict.Decode(&want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q: %+v, encoding/json has %+v, %v", text, got, want, err)
+		}
+	})
 }

@@ -65,7 +65,7 @@ func (s *server) keep(c *call, e *auth.AuditEntry) (err error) {
 	if e.After, err = masked(c.after); err != nil {
 		return err
 	}
-	s.opt.Log.Info("admin", slog.String("who", e.Who), slog.String("role", string(e.Role)), slog.String("action", e.Action), slog.String("on", e.On),
+	s.opt.Log.Info("admin action", slog.String("who", e.Who), slog.String("role", string(e.Role)), slog.String("action", e.Action), slog.String("on", e.On),
 		slog.Int("status", e.Status), slog.String("from", e.From))
 	if s.opt.Audit == nil {
 		return nil

@@ -11,14 +11,16 @@ import (
 	"time"
 )
 
-// requestWithin bounds the reading of a request, whose caller has not been asked for a
-// credential when it begins.
+// requestWithin bounds the reading of a body, also of one that nobody wants: who sends it
+// may have no credential.
 const requestWithin = time.Minute
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.recover(w, r)
 	secure(w.Header())
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestWithin)) // tests have connections without
+	if r.Body != nil && r.Body != http.NoBody { // net/http lifts it when the body has been read
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestWithin)) // a recorder has none
+	}
 	c := &call{s: s, w: w, r: r}
 	if crossOrigin(r) {
 		s.answer(c, &fault{status: http.StatusForbidden, code: "cross_origin", message: "Pages of other origins may not call this API."})
@@ -72,12 +74,21 @@ type Hosts struct {
 
 // Allow reports whether a request's Host may be served.
 func (h Hosts) Allow(host string) bool {
-	name := host
-	if only, _, err := net.SplitHostPort(host); err == nil {
-		name = only
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port = host, ""
+		if inner, ok := strings.CutPrefix(host, "["); ok {
+			name, ok = strings.CutSuffix(inner, "]")
+			if !ok {
+				return false
+			}
+		}
+	}
+	if strings.Trim(port, "0123456789") != "" {
+		return false
 	}
 	name = strings.TrimSuffix(strings.ToLower(name), ".")
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+	if _, err := netip.ParseAddr(name); err == nil {
 		return true
 	}
 	return name == "localhost" || h.Any && name != "" || slices.Contains(h.Names, name)

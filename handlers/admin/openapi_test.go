@@ -11,6 +11,9 @@ import (
 
 var wildcard = regexp.MustCompile(`\{([a-z_]+)(?:\.\.\.)?\}`)
 
+// documented is how OpenAPI writes a path: its wildcards have no dots.
+func documented(path string) string { return strings.ReplaceAll(path, "...}", "}") }
+
 func tableOf(opt Options) []route { return New(opt).(*server).table }
 
 // TestOpenAPIAgainstTable finds routes that nobody described, and descriptions of none.
@@ -21,12 +24,12 @@ func TestOpenAPIAgainstTable(t *testing.T) {
 	}
 	inTable, ids := map[string]bool{}, map[string]string{}
 	for _, r := range tableOf(Options{}) {
-		name := r.method + " " + r.path
+		name := r.method + " " + documented(r.path)
 		if inTable[name] {
 			t.Errorf("%s is there twice", name)
 		}
 		inTable[name] = true
-		op := doc.Paths[r.path][strings.ToLower(r.method)]
+		op := doc.Paths[documented(r.path)][strings.ToLower(r.method)]
 		if op == nil {
 			t.Errorf("%s is not described: add it to handlers/admin/openapi", name)
 			continue

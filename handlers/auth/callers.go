@@ -25,7 +25,7 @@ var (
 // and do not wait. Errors are, or wrap, those above; any other one is a key that is not good.
 type Issuer interface {
 	// Caller finds who calls with a key. It works as much for one that nobody has.
-	Caller(t *Token) (Principal, error)
+	Caller(t Token) (Principal, error)
 	// Named finds who calls with a key by its id, as it is now.
 	Named(id KeyID) (Principal, error)
 	// Good returns nil while a secret of the key is in force.
@@ -64,7 +64,7 @@ func (c *Callers) Find(key string) (Principal, error) {
 	if c.issued != nil {
 		token, err := ParseToken(key)
 		if err == nil {
-			who, err := c.issued.Caller(&token)
+			who, err := c.issued.Caller(token)
 			return who, refusal(err)
 		}
 		if errors.Is(err, ErrMistyped) {
@@ -103,9 +103,12 @@ func (c *Callers) Current(was Principal) (Principal, error) {
 
 // Good returns nil while the key that the caller came with is in force. It is asked again
 // by who has listed a running answer: a revocation just before told nobody. Keys of the
-// configuration always are.
+// configuration are while they stand there.
 func (c *Callers) Good(who *Principal) error {
 	if who.Serial == 0 {
+		if _, ok := c.static.Load().Named(who.Key); !ok {
+			return refusal(ErrUnknown)
+		}
 		return nil
 	}
 	id, err := ParseKeyID(who.Key)

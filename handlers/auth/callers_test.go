@@ -17,7 +17,7 @@ type keyDesk struct {
 	fails map[KeyID]error
 }
 
-func (d keyDesk) Caller(t *Token) (Principal, error) {
+func (d keyDesk) Caller(t Token) (Principal, error) {
 	if err := d.fails[t.ID()]; err != nil {
 		return Principal{}, err
 	}

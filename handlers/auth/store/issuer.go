@@ -6,8 +6,8 @@ var _ auth.Issuer = (*Store)(nil)
 
 // Caller is Verify for who needs no more than the principal; its Serial is that of the
 // secret.
-func (s *Store) Caller(t *auth.Token) (auth.Principal, error) {
-	k, serial, err := s.Verify(t)
+func (s *Store) Caller(t auth.Token) (auth.Principal, error) {
+	k, serial, err := s.Verify(&t)
 	if err != nil {
 		return auth.Principal{}, err
 	}

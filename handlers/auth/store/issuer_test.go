@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,5 +138,46 @@ func TestSpentTickets(t *testing.T) {
 	defer cancel()
 	if _, err := b.Redeem(ctx, a.Issue(who)); providers.AsError(err) == nil || providers.AsError(err).Kind != providers.Overloaded {
 		t.Errorf("without Redis: %v", err)
+	}
+}
+
+// BenchmarkAuthenticate is what a request pays, from its header on.
+func BenchmarkAuthenticate(b *testing.B) {
+	s := file(filepath.Join(b.TempDir(), "keys.db")).Open(b, storetest.Options(b))
+	defer s.Close()
+	token, _, err := s.Create(b.Context(), storetest.Full("a"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	static := auth.NewKeys(map[[sha256.Size]byte]auth.Principal{sha256.Sum256([]byte("sk-static")): {Key: "static"}})
+	callers := auth.NewCallers(static, s)
+	for name, key := range map[string]string{"issued": token.Reveal(), "static": "sk-static"} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			h := http.Header{"Authorization": {"Bearer " + key}}
+			for b.Loop() {
+				if _, err := callers.Authenticate(h); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestAuthenticateAllocates: no more than a key of the configuration does.
+func TestAuthenticateAllocates(t *testing.T) {
+	if store.UnderRace {
+		t.Skip("the race detector allocates")
+	}
+	s := file(filepath.Join(t.TempDir(), "keys.db")).Open(t, storetest.Options(t))
+	defer s.Close()
+	token, _, err := s.Create(t.Context(), storetest.Full("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	callers := auth.NewCallers(auth.NewKeys(nil), s)
+	h := http.Header{"Authorization": {"Bearer " + token.Reveal()}}
+	if n := testing.AllocsPerRun(200, func() { _, _ = callers.Authenticate(h) }); n > 0.1 {
+		t.Errorf("%v allocations", n)
 	}
 }

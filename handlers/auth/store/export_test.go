@@ -1,0 +1,4 @@
+package store
+
+// UnderRace is set when the race detector runs.
+const UnderRace = raced
