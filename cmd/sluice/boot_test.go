@@ -56,9 +56,14 @@ type gatewayUnderTest struct {
 // running in it fails the test; Stop asks for it earlier.
 func boot(t testing.TB, tomlText string) *gatewayUnderTest {
 	t.Helper()
+	return bootWith(t, bootArgs(t, tomlText))
+}
+
+// bootWith is boot with a command line of the test's own.
+func bootWith(t testing.TB, args []string) *gatewayUnderTest {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	g := newGatewayUnderTest(cancel)
-	args := bootArgs(t, tomlText)
 	go func() {
 		defer close(g.done)
 		g.code = run(ctx, args, nil, strings.NewReader(""), io.Discard, g.logs)
@@ -70,7 +75,13 @@ func boot(t testing.TB, tomlText string) *gatewayUnderTest {
 // bootProcess is boot in a child process, which Signal reaches.
 func bootProcess(t testing.TB, tomlText string, environ ...string) *gatewayUnderTest {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], bootArgs(t, tomlText)...)
+	return bootProcessWith(t, bootArgs(t, tomlText), environ...)
+}
+
+// bootProcessWith is bootProcess with a command line of the test's own.
+func bootProcessWith(t testing.TB, args []string, environ ...string) *gatewayUnderTest {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(append(os.Environ(), asGateway+"=1"), environ...)
 	g := newGatewayUnderTest(func() { _ = cmd.Process.Signal(os.Interrupt) })
 	cmd.Stderr = g.logs

@@ -16,10 +16,11 @@ import (
 
 func (a *app) adminCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "admin", Short: "Prepare who may use the admin API", GroupID: "config", Args: cobra.NoArgs,
+		Use: "admin", Short: "Use the admin API of a gateway, and prepare who may", GroupID: "config", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.hashPasswordCommand())
+	cmd.AddCommand(a.adminCallCommands()...)
 	return cmd
 }
 

@@ -107,7 +107,7 @@ func findDesk(cfg *Config, token string) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return storeDesk(cfg, s, closers), nil
+	return storeDesk(cfg, s, closers)
 }
 
 // nodeDesk is the gateway that runs over data.dir, or nil.
@@ -139,9 +139,14 @@ func remoteDesk(base, token string) *desk {
 
 // storeDesk runs the admin API in this process, over a store that it has to itself, or
 // shares with gateways over Redis.
-func storeDesk(cfg *Config, s *store.Store, closers []func() error) *desk {
-	api := admin.New(localAdmin(cfg, s))
-	return &desk{base: "http://localhost", client: &http.Client{Transport: inProcess{api}}, closers: closers}
+func storeDesk(cfg *Config, s *store.Store, closers []func() error) (*desk, error) {
+	d := &desk{base: "http://localhost", closers: closers}
+	opt, err := localAdmin(cfg, s)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	d.client = &http.Client{Transport: inProcess{admin.New(opt)}}
+	return d, nil
 }
 
 // operator is who runs the command line: whoever can read the configuration's secrets.

@@ -60,6 +60,8 @@ type clientReport struct {
 		Status  int    `json:"status"`
 		Code    string `json:"code"`
 		Type    string `json:"type"`
+		Left    string `json:"left"` // of x-ratelimit-remaining-requests, where the library shows it
+		Full    string `json:"full"`
 	} `json:"error"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -103,10 +104,13 @@ func newClientStage(t *testing.T, c realClient) *clientStage {
 	base, w := wall.Start(t, wall.Models(slashModel, clientModel))
 	upstream := "\n[demo]\nenabled = false\n[[upstreams]]\nname = \"wall\"\nbase_url = \"" + base + "\"\nmodels = [\"wall*\", \"org/*\"]\n"
 	const raced = "GORACE=atexit_sleep_ms=50" // with the race detector a process idles for a second before it ends
+	upstream += fmt.Sprintf("[data]\ndir = %q\n", t.TempDir())
+	keys := issuedTasks(t, upstream)
 	patient := bootProcess(t, upstream, raced)
-	quick := bootProcess(t, clientTimes+upstream, raced)
+	spendIssued(t, patient, keys)
+	quick := bootProcess(t, clientTimes+strings.Replace(upstream, "[data]\ndir", "[data]\n# dir", 1), raced)
 	s := &clientStage{client: c, wall: w}
-	s.tasks = slices.DeleteFunc(clientTasks(t, base, patient.URL, quick.URL, whenAsked(t, w)), func(task clientTask) bool {
+	s.tasks = slices.DeleteFunc(slices.Concat(atQuick(patient.URL, keys), clientTasks(t, base, patient.URL, quick.URL, whenAsked(t, w))), func(task clientTask) bool {
 		return slices.ContainsFunc(strings.Fields(task.needs), func(need string) bool { return slices.Contains(c.lacks, need) })
 	})
 	return s

@@ -358,6 +358,7 @@ func (u *Upstream) setDefaults() {
 	}
 	u.OpenAI.setDefaults()
 	u.MII.setDefaults()
+	u.Ollama.setDefaults()
 	u.TGI.setDefaults()
 	u.Anthropic.setDefaults()
 	u.KServe.setDefaults()

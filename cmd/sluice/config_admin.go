@@ -40,7 +40,7 @@ func (u *AdminUser) setDefaults() { u.Role = "viewer" }
 type AdminToken struct {
 	Name      string `toml:"name" example:"\"deploy\"" doc:"What the token is for; shown in the audit log."`
 	Role      string `toml:"role" oneof:"admin,viewer" doc:"A viewer sees everything and changes nothing"`
-	Token     Secret `toml:"token" group:"token" example:"\"${SLUICE_DEPLOY_TOKEN}\"" doc:"The token, at least 32 characters: openssl rand -hex 32"`
+	Token     Secret `toml:"token" group:"token" example:"\"${DEPLOY_TOKEN}\"" doc:"The token, at least 32 characters: openssl rand -hex 32"`
 	TokenFile string `toml:"token_file" group:"token" example:"\"secrets/deploy.token\"" doc:"Or a file that holds it."`
 	Hash      Secret `toml:"hash" group:"token" example:"\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"" doc:"Or the SHA-256 of it: printf %s \"$TOKEN\" | sha256sum"`
 }

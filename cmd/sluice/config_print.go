@@ -209,7 +209,9 @@ func inlineTable(v reflect.Value) string {
 		}
 	} else {
 		for _, f := range fieldsOf(v.Type()) {
-			parts = append(parts, f.name+" = "+tomlValue(v.FieldByIndex(f.index)))
+			if v := v.FieldByIndex(f.index); !isUnset(v) {
+				parts = append(parts, f.name+" = "+tomlValue(v))
+			}
 		}
 	}
 	if len(parts) == 0 {
@@ -217,6 +219,9 @@ func inlineTable(v reflect.Value) string {
 	}
 	return "{ " + strings.Join(parts, ", ") + " }"
 }
+
+// isUnset tells whether an optional value is not there.
+func isUnset(v reflect.Value) bool { return v.Kind() == reflect.Pointer && v.IsNil() }
 
 func sortedKeys(m reflect.Value) []string {
 	var names []string
@@ -306,7 +311,7 @@ func (c *Config) settings(table reflect.Value, path string) func(yield func(fiel
 	return func(yield func(field, reflect.Value) bool) {
 		for _, f := range fieldsOf(table.Type()) {
 			v := table.FieldByIndex(f.index)
-			if v.Kind() == reflect.Pointer && v.IsNil() {
+			if isUnset(v) {
 				continue
 			}
 			if shapeOf(f.typ) == shapeTable && c.sourceBelow(join(path, f.name)).Origin == FromDefault {
@@ -379,7 +384,9 @@ func jsonValue(v reflect.Value) any {
 	case shapeTable:
 		out := map[string]any{}
 		for _, f := range fieldsOf(v.Type()) {
-			out[f.name] = jsonValue(v.FieldByIndex(f.index))
+			if v := v.FieldByIndex(f.index); !isUnset(v) {
+				out[f.name] = jsonValue(v)
+			}
 		}
 		return out
 	default:

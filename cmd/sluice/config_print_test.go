@@ -81,7 +81,7 @@ func TestConfigExamplesAreValid(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := loadConfig(optionsFor(t, path, []string{"APP_KEY=app-key", "OPENAI_API_KEY=openai-key"}, nil))
+	cfg, _, err := loadConfig(optionsFor(t, path, []string{"APP_KEY=app-key", "OPENAI_API_KEY=openai-key", "DEPLOY_TOKEN=" + strings.Repeat("t", minAdminToken)}, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

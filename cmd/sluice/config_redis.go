@@ -32,7 +32,9 @@ type Redis struct {
 
 // Data is the [data] section.
 type Data struct {
-	Dir string `toml:"dir" doc:"Directory for what outlives the process: usage records, and settlements that Redis has not taken yet. \"\" keeps them in memory."`
+	Dir          string `toml:"dir" doc:"Directory for what outlives the process: usage records, and settlements that Redis has not taken yet. \"\" keeps them in memory."`
+	UsageRecords int    `toml:"usage_records" min:"100" max:"1000000" doc:"Usage records that are kept, one for each answer; with Redis, of each organisation. Older ones go."`
+	UsageDays    int    `toml:"usage_days" min:"32" max:"400" doc:"Days for which usage records and their hourly sums are kept; at least a month, so that its budget can be summed up."`
 }
 
 func (r *Redis) setDefaults() {
@@ -42,7 +44,7 @@ func (r *Redis) setDefaults() {
 	}
 }
 
-func (*Data) setDefaults() {}
+func (d *Data) setDefaults() { *d = Data{UsageRecords: 10_000, UsageDays: 90} }
 
 // configured tells whether limits are shared over Redis.
 func (r *Redis) configured() bool { return r.URL.Reveal() != "" || len(r.Addresses) > 0 }

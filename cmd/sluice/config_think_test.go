@@ -11,10 +11,11 @@ func TestThinkDefault(t *testing.T) {
 	t.Parallel()
 	found := map[string]string{}
 	var look func(path string, v reflect.Value)
+	defaults := func(v reflect.Value) reflect.Value {
+		v.Addr().Interface().(interface{ setDefaults() }).setDefaults()
+		return v
+	}
 	look = func(path string, v reflect.Value) {
-		if d, ok := v.Addr().Interface().(interface{ setDefaults() }); ok {
-			d.setDefaults()
-		}
 		for i := range v.NumField() {
 			field := v.Type().Field(i)
 			at := path + "." + field.Tag.Get("toml")
@@ -25,11 +26,11 @@ func TestThinkDefault(t *testing.T) {
 			case field.Type.Kind() == reflect.Struct:
 				look(at, v.Field(i))
 			case field.Type.Kind() == reflect.Slice && field.Type.Elem().Kind() == reflect.Struct:
-				look(at, reflect.New(field.Type.Elem()).Elem())
+				look(at, defaults(reflect.New(field.Type.Elem()).Elem()))
 			}
 		}
 	}
-	look("upstreams", reflect.ValueOf(new(Upstream)).Elem())
+	look("upstreams", defaults(reflect.ValueOf(new(Upstream)).Elem()))
 	for _, at := range []string{"upstreams.openai.think", "upstreams.mii.think", "upstreams.ollama.think", "upstreams.tgi.think", "upstreams.kserve.models.think"} {
 		if _, ok := found[at]; !ok {
 			t.Errorf("%s is missing", at)

@@ -238,32 +238,25 @@ func TestIssuedKeySurvivesKill(t *testing.T) {
 	g := bootProcess(t, config)
 	cli := newKeyCLI(t, config)
 	var made []issued
-	killed := make(chan struct{})
-	for i := range 200 {
-		if i == 12 {
-			go func() { defer close(killed); g.Signal(t, syscall.SIGKILL) }()
+	for alive := true; alive && len(made) < 1000; {
+		if len(made) == 12 { // from now on, somewhere between a write and its reply
+			go func() { _ = syscall.Kill(g.PID, syscall.SIGKILL) }()
 		}
-		out, _, code := cli.run(t, "create", fmt.Sprint("k", i), "--json")
-		if code != exitOK {
-			break
-		}
-		var k issued
-		if err := json.Unmarshal([]byte(out), &k); err != nil {
-			t.Fatal(err)
-		}
-		made = append(made, k)
-		if i >= 12 {
-			select {
-			case <-g.done: // from here on the file itself is written to
-				i = 200
-			default:
+		out, _, code := cli.run(t, "create", "k", "--json")
+		if code == exitOK {
+			var k issued
+			if err := json.Unmarshal([]byte(out), &k); err != nil {
+				t.Fatal(err)
 			}
+			made = append(made, k)
 		}
-		if i == 200 {
-			break
+		select {
+		case <-g.done:
+			alive = false
+		default:
+			alive = code == exitOK
 		}
 	}
-	<-killed
 	<-g.done
 	g.stopped = true
 	again := boot(t, config)
@@ -455,5 +448,38 @@ func TestKeyExpires(t *testing.T) {
 	}
 	if a := g.as(k.Secret).do(t, http.MethodGet, "/models", ""); a.status != http.StatusUnauthorized || !strings.Contains(a.body, "api_key_expired") {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// issuedTasks have libraries use keys that are issued: one that is within its limit, and one
+// whose limit is spent.
+func issuedTasks(t *testing.T, config string) []clientTask {
+	t.Helper()
+	cli := newKeyCLI(t, config)
+	issue := func(name string) string {
+		return cli.must(t, "create", name, "--limit", "requests_per_day=1", "--model", "wall*").Secret
+	}
+	model := wallModel("issued", "tokens=3")
+	return []clientTask{
+		{Name: "issued key", Op: "stream", APIKey: issue("good"), Model: model, Prompt: words, check: func(t *testing.T, _ *clientStage, r clientReport) {
+			if n, err := wall.Verify("wall", strings.Join(r.Text, "")); r.Error != nil || n != 3 || err != nil {
+				t.Errorf("%+v, %v", r, err)
+			}
+		}},
+		{Name: "issued key over its limit", Op: "stream", APIKey: issue("spent"), Model: model, Prompt: words, check: func(t *testing.T, s *clientStage, r clientReport) {
+			refusedWith(http.StatusTooManyRequests, "rate_limit_exceeded", "requests")(t, s, r)
+			shown := strings.HasPrefix(s.client.name, "openai-node") || strings.HasPrefix(s.client.name, "openai-python")
+			if e := r.Error; shown && (e == nil || e.Left != "0" || e.Full != "1") {
+				t.Errorf("the headers say %+v", e)
+			}
+		}},
+	}
+}
+
+// spendIssued uses up what the second of the tasks has.
+func spendIssued(t *testing.T, g *gatewayUnderTest, tasks []clientTask) {
+	t.Helper()
+	if a := g.as(tasks[1].APIKey).do(t, http.MethodPost, chatPath, chatBody(tasks[1].Model, true, "")); a.status != http.StatusOK || a.header.Get("X-Ratelimit-Remaining-Requests") != "0" {
+		t.Fatalf("%d %v: %s", a.status, a.header, a.body)
 	}
 }

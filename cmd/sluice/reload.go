@@ -29,6 +29,7 @@ type reloader struct {
 	good   atomic.Int64                    // when one was last put in force, Unix seconds
 	fresh  chan struct{}                   // another configuration is in force
 	edited chan struct{}                   // overrides have changed
+	stay   func()                          // ends following what may change the configuration
 }
 
 // reloadReport is what became of one reload. It is read only.
@@ -74,6 +75,7 @@ func newReloader(l *lasting, c *Config, load *loadOptions) (*reloader, error) {
 	r.done(report)
 	l.watch()
 	r.observe()
+	r.stay = r.follow()
 	return r, nil
 }
 
@@ -231,6 +233,7 @@ func (r *reloader) warn(states []overrideState) {
 
 // close ends the newest generation, after the last answer.
 func (r *reloader) close() {
+	r.stay()
 	r.overrides.Close()
 	r.lasting.close()
 }
@@ -241,11 +244,12 @@ func (r *reloader) follow() (stop func()) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	ended, quit := make(chan struct{}), make(chan struct{})
+	files, at := newFileWatch(r.log), r.newest.Load()
+	files.set(at.cfg)
 	go func() {
 		defer close(ended)
-		files := newFileWatch(r.log)
 		defer files.close()
-		r.until(quit, hup, files)
+		r.until(quit, hup, files, at)
 	}()
 	return sync.OnceFunc(func() {
 		signal.Stop(hup)
@@ -255,9 +259,7 @@ func (r *reloader) follow() (stop func()) {
 }
 
 // until is follow's goroutine.
-func (r *reloader) until(quit <-chan struct{}, hup <-chan os.Signal, files *fileWatch) {
-	at := r.newest.Load()
-	files.set(at.cfg)
+func (r *reloader) until(quit <-chan struct{}, hup <-chan os.Signal, files *fileWatch, at *generation) {
 	for {
 		select {
 		case <-quit:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"io"
 	"log/slog"
@@ -51,7 +52,10 @@ func (w *fileWatch) set(c *Config) {
 	if c.Server.Watch {
 		w.files = c.watched()
 	}
-	w.seen = w.sum()
+	if w.seen = w.sum(); w.files != nil && !c.current() {
+		w.seen = [sha256.Size]byte{} // it has changed since it was read
+		w.stirred()
+	}
 	if w.watcher == nil {
 		return
 	}
@@ -87,6 +91,15 @@ func (c *Config) watched() []string {
 	}
 	slices.Sort(files)
 	return slices.Compact(files)
+}
+
+// current tells whether the file still says what was read.
+func (c *Config) current() bool {
+	if c.file == "" {
+		return true
+	}
+	text, err := readBounded(c.file, maxDocument)
+	return err != nil || bytes.Equal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), c.text)
 }
 
 // sum is what stands in the files; one that cannot be read counts as such.

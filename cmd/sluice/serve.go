@@ -58,15 +58,13 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 		log.Error("cannot start", slog.Any("error", err))
 		return exitFailure
 	}
-	stopFollowing := g.configs.follow()
-	defer stopFollowing()
 	select {
 	case err := <-g.failed:
 		log.Error("a listener failed", slog.Any("error", err))
 		return exitFailure
 	case <-ctx.Done():
 	}
-	stopFollowing()
+	g.configs.stay()
 	// Only from here on, so that the signal that ended ctx is not taken for the second one.
 	again := make(chan os.Signal, 2)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)

@@ -145,6 +145,7 @@ func (r *reloader) adminOptions(c *Config, who *operators) (o admin.Options, err
 		Authority: who, SignIns: who, Address: who.Address, Log: l.log, Keys: l.adminKeys(), Config: adminConfig{r}, Overrides: adminConfig{r},
 		System: admin.SystemInfo{Version: l.version, Node: nodeName(), Store: l.keys.kind, Started: time.Now()},
 	}
+	l.addTraffic(&o)
 	o.Audit, err = newAudit(c, l.keys.store)
 	return o, err
 }

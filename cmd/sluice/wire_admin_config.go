@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"sluice/handlers/admin"
@@ -170,13 +171,17 @@ func (a adminConfig) SetOverride(ctx context.Context, edit admin.OverrideEdit, v
 	return was, a.overrideView(after), nil
 }
 
-// tryOverride tells why an override would be ignored, beside those that there are.
+// tryOverride tells why an override would be ignored, or would have another one ignored that
+// is in force.
 func (a adminConfig) tryOverride(item store.Override) error {
-	items := []store.Override{}
+	items, inForce := []store.Override{}, map[string]bool{item.Path: true}
 	for _, o := range a.overrides.All().Items {
 		if o.Path != item.Path {
 			items = append(items, o)
 		}
+	}
+	for _, s := range *a.states.Load() {
+		inForce[s.Path] = inForce[s.Path] || s.Why == ""
 	}
 	doc := a.newest.Load().cfg.document()
 	if a.load == nil {
@@ -186,14 +191,16 @@ func (a adminConfig) tryOverride(item store.Override) error {
 	if err != nil {
 		return err
 	}
-	switch last := states[len(states)-1]; {
-	case last.Stale:
-		return &admin.BadOverride{Field: "path", Message: sentence(errors.New(last.Why))}
-	case last.Why != "":
-		return &admin.BadOverride{Field: "value", Message: sentence(errors.New(last.Why))}
-	default:
-		return nil
+	for _, s := range slices.Backward(states) {
+		switch {
+		case s.Why == "" || !inForce[s.Path]:
+		case s.Stale:
+			return &admin.BadOverride{Field: "path", Message: sentence(errors.New(s.Why))}
+		default:
+			return &admin.BadOverride{Field: "value", Message: sentence(errors.New(s.Why))}
+		}
 	}
+	return nil
 }
 
 // RemoveOverride implements admin.Overrides. One whose path means nothing any more can be

@@ -172,6 +172,9 @@ func (k *keyring) spender(c *Config) auth.Spender {
 	return store.NewSpentTickets(client, c.Redis.Prefix)
 }
 
+// generatedKey is the name of a key that was made up.
+const generatedKey = "generated"
+
 // newKeys takes the keys of the configuration. Without any, and without issued ones, it
 // makes one up, which is returned to be shown: for who tries things out on one machine.
 func newKeys(c *Config, k *keyring) (keys *auth.Keys, generated string) {
@@ -188,7 +191,7 @@ func newKeys(c *Config, k *keyring) (keys *auth.Keys, generated string) {
 			k.madeUp = "sk-" + hex.EncodeToString(b[:])
 		}
 		generated = k.madeUp
-		digests[sha256.Sum256([]byte(generated))] = auth.Principal{Key: "generated"}
+		digests[sha256.Sum256([]byte(generated))] = auth.Principal{Key: generatedKey}
 	}
 	return auth.NewKeys(digests), generated
 }

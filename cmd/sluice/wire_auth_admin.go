@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"slices"
@@ -52,11 +53,13 @@ func staticKeys(c *Config) []admin.StaticKey {
 }
 
 // localAdmin are the parts of the admin API that the command line has without a gateway.
-func localAdmin(c *Config, s *store.Store) admin.Options {
-	return admin.Options{
-		Authority: operator{},
-		Keys:      admin.Keys{Store: s, Static: func() []admin.StaticKey { return staticKeys(c) }, Operations: handlers.Operations()},
+func localAdmin(c *Config, s *store.Store) (o admin.Options, err error) {
+	o = admin.Options{
+		Authority: operator{}, Log: slog.New(slog.DiscardHandler), System: admin.SystemInfo{Node: nodeName()},
+		Keys: admin.Keys{Store: s, Static: func() []admin.StaticKey { return staticKeys(c) }, Operations: handlers.Operations()},
 	}
+	o.Audit, err = newAudit(c, s)
+	return o, err
 }
 
 // announce tells the command line of this machine of the admin listener.

@@ -115,6 +115,12 @@ func newEstimator(c *Config) *tokens.Estimator {
 	return tokens.New(models)
 }
 
+// retention bounds the usage records.
+func (d *Data) retention() ledger.Retention {
+	age := time.Duration(d.UsageDays) * 24 * time.Hour
+	return ledger.Retention{Rows: d.UsageRecords, RowAge: age, SumAge: age}
+}
+
 // book is what both forms of the embedded ledger are.
 type book interface {
 	handlers.Ledger
@@ -151,10 +157,10 @@ func (p poster) Post(row *ledger.Row) {
 const ledgerFile = "usage.db"
 
 func (q *quota) openMemory(c *Config, log *slog.Logger) error {
-	var b book = ledger.NewMemory(ledger.Retention{}, time.Now)
+	var b book = ledger.NewMemory(c.Data.retention(), time.Now)
 	var wait time.Duration
 	if c.Data.Dir != "" {
-		kept, err := ledger.OpenBolt(filepath.Join(c.Data.Dir, ledgerFile), ledger.Retention{}, time.Now, log)
+		kept, err := ledger.OpenBolt(filepath.Join(c.Data.Dir, ledgerFile), c.Data.retention(), time.Now, log)
 		if err != nil {
 			return fmt.Errorf("data.dir: %w", err)
 		}
@@ -213,7 +219,7 @@ func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) err
 	r := &c.Redis
 	client := newRedisClient(r)
 	q.onClose("the connections to Redis", log, client.Close)
-	b := ledger.NewRedis(client, r.Prefix, ledger.Retention{})
+	b := ledger.NewRedis(client, r.Prefix, c.Data.retention())
 	q.onClose("the usage records", log, b.Close)
 	dir, file := "", ""
 	if c.Data.Dir != "" {
@@ -224,7 +230,8 @@ func (q *quota) openRedis(c *Config, o *handlers.Observer, log *slog.Logger) err
 		return err
 	}
 	q.onClose("the journal of settlements", log, journal.Close)
-	primary := ratelimit.NewRedis(client, ratelimit.RedisOptions{Rules: q.rules, Prefix: r.Prefix, Timeout: r.Timeout.Std(), Lease: r.Lease.Std(), Log: log})
+	primary := ratelimit.NewRedis(client, ratelimit.RedisOptions{Rules: q.rules, Prefix: r.Prefix, Timeout: r.Timeout.Std(), Lease: r.Lease.Std(),
+		Retention: c.Data.retention(), Log: log})
 	q.onClose("the limits in Redis", log, primary.Close)
 	replicas := ratelimit.NewReplicas(ratelimit.ReplicasOptions{
 		Seen: func() int { return primary.State().Replicas }, Least: r.Gateways, File: file, Log: log,
@@ -258,6 +265,7 @@ func watchRedis(o *handlers.Observer, primary *ratelimit.Redis, guard *ratelimit
 	o.Watch("gateway_quota_replicas", "Gateways that share the limits, as last seen.", func() float64 { return float64(guard.State().Replicas) })
 	o.Watch("gateway_settlements_waiting", "Settlements kept on this machine until Redis takes them.", func() float64 { return float64(guard.State().Journal.Pending) })
 	o.Watch("gateway_settlements_lost", "Settlements that neither Redis nor the journal took.", func() float64 { return float64(guard.State().Lost) })
+	o.Watch("gateway_redis_reminded", "Open calls and settlements that Redis had lost and was told again.", func() float64 { return float64(primary.State().Reminded) })
 	o.Watch("gateway_redis_evicts", "1 when Redis may evict limits under its maxmemory-policy.", func() float64 { return yes(primary.State().Evicts != "") })
 	o.Watch("gateway_redis_swept_calls", "Calls of gateways that died which this one has settled.", func() float64 { return float64(primary.State().Swept) })
 }

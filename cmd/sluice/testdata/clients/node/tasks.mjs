@@ -27,6 +27,8 @@ export function describe(e) {
     status: e.status ?? e.statusCode ?? 0,
     code: String(e.code ?? inside.code ?? ''),
     type: String(e.type ?? inside.type ?? ''),
+    left: e.headers?.get?.('x-ratelimit-remaining-requests') ?? '',
+    full: e.headers?.get?.('x-ratelimit-limit-requests') ?? '',
   }
 }
 

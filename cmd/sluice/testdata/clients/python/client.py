@@ -119,12 +119,15 @@ def decode(text):
 def describe(error):
     """Tell what a caller can know of an error."""
     body = error.body if isinstance(getattr(error, "body", None), dict) else {}
+    headers = getattr(getattr(error, "response", None), "headers", {})
     return {
         "kind": type(error).__name__,
         "message": body.get("message") or str(error),
         "status": getattr(error, "status_code", 0),
         "code": str(getattr(error, "code", None) or ""),
         "type": str(getattr(error, "type", None) or ""),
+        "left": headers.get("x-ratelimit-remaining-requests", ""),
+        "full": headers.get("x-ratelimit-limit-requests", ""),
     }
 
 
