@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sluice/handlers/auth"
 	"sluice/streaming"
 )
@@ -53,7 +51,10 @@ type live struct {
 	observer *Observer
 	call     *call
 	account  *account
-	active   prometheus.Gauge
+	active   interface {
+		Inc()
+		Dec()
+	} // counts answers by their transport
 
 	in         *liveShard
 	next, prev *live
@@ -243,15 +244,15 @@ func (l *Live) Kill(id string, cause error) bool {
 // such as ErrKeyRevoked; it counts the answers. What begins meanwhile may be missed: who
 // revokes makes that Options.Standing refuses the caller first.
 func (l *Live) EndKeys(match func(who *auth.Principal) bool, cause error) (ended int) {
-	for _, x := range l.connected() {
-		if match(&x.who) {
-			x.end(cause)
-		}
-	}
 	for _, e := range l.all() {
 		if match(&e.call.who) {
 			e.account.p.Cancel(cause)
 			ended++
+		}
+	}
+	for _, x := range l.connected() {
+		if match(&x.who) {
+			x.end(cause)
 		}
 	}
 	return ended

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -61,22 +62,28 @@ func (a *app) configCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.configPrintCommand(), a.configInitCommand())
+	cmd.AddCommand(a.configPrintCommand(), a.configInitCommand(), a.configReloadCommand())
 	return cmd
 }
 
 func (a *app) configPrintCommand() *cobra.Command {
-	var defaults, effective, asJSON bool
+	var defaults, effective, running, asJSON bool
+	d := &deskFlags{}
 	cmd := &cobra.Command{
 		Use:   "print",
 		Short: "Print the configuration in force, each value with its source",
 		Long: `Print the configuration in force, each value with its source: default, the place
-in the file, the environment variable, or the flag. Secrets are shown as ***.`,
-		Example: "  sluice config print\n  SLUICE_LOG__LEVEL=debug sluice config print --json\n  sluice config print --defaults",
+in the file, the environment variable, or the flag. Secrets are shown as ***.
+
+With --running it is what a gateway has in force, and who has set what over its file.`,
+		Example: "  sluice config print\n  SLUICE_LOG__LEVEL=debug sluice config print --json\n  sluice config print --defaults\n  sluice config print --running",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if defaults {
 				return a.printDefaults(asJSON)
+			}
+			if running || d.url != "" {
+				return a.printRunning(cmd, d, asJSON)
 			}
 			cfg, warnings, err := a.loadConfig(cmd)
 			if err != nil {
@@ -89,7 +96,43 @@ in the file, the environment variable, or the flag. Secrets are shown as ***.`,
 	cmd.Flags().BoolVar(&defaults, "defaults", false, "print the defaults instead, with their documentation")
 	cmd.Flags().BoolVar(&effective, "effective", false, "print what is in force (the default)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, {value, source} for each key")
+	cmd.Flags().BoolVar(&running, "running", false, "print what the gateway that runs has in force")
+	d.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("defaults", "effective")
+	cmd.MarkFlagsMutuallyExclusive("defaults", "running")
+	return cmd
+}
+
+// add adds the flags that say which gateway is meant.
+func (f *deskFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.url, "admin-url", "", "`URL` of the admin listener of a gateway (default: of the one that runs here)")
+	cmd.Flags().StringVar(&f.token, "admin-token", "", "admin `token` for it (default: $"+envAdminToken+")")
+}
+
+func (a *app) printRunning(cmd *cobra.Command, f *deskFlags, asJSON bool) error {
+	if asJSON {
+		return a.adminCall(cmd, f, http.MethodGet, "/config", "", "", nil)
+	}
+	return a.adminCall(cmd, f, http.MethodGet, "/config?format=toml", "", "", nil)
+}
+
+func (a *app) configReloadCommand() *cobra.Command {
+	d := &deskFlags{}
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have a gateway that runs read its configuration again",
+		Long: `Have a gateway that runs read its configuration again, as SIGHUP does, and tell what has
+changed and what needs a restart. A file with a mistake changes nothing.
+
+The gateway is the one that runs over data.dir of the same configuration, or the one at
+--admin-url. Exit codes: 0 in force, 1 not, 2 wrong usage or an invalid configuration.`,
+		Example: "  sluice check-config && sluice config reload",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.adminCall(cmd, d, http.MethodPost, "/config/reload", "", "", nil)
+		},
+	}
+	d.add(cmd)
 	return cmd
 }
 

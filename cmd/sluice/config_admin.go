@@ -132,7 +132,7 @@ func (d *decoder) validateAdminUsers(a *Admin) {
 }
 
 func (d *decoder) validateAdminTokens(a *Admin) {
-	names, digests := map[string]string{}, map[[32]byte]string{}
+	names, digests := map[string]string{localToken: "the command line of the gateway's machine"}, map[[32]byte]string{}
 	for i := range a.Tokens {
 		t, at := &a.Tokens[i], fmt.Sprintf("admin.tokens[%d]", i)
 		d.validateName(at+".name", t.Name)
@@ -163,5 +163,7 @@ func (d *decoder) validateAdminTokens(a *Admin) {
 // emptyDigest is what sha256sum says of a variable that is not set.
 const emptyDigest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// mainAdmin is the user of admin.password_hash.
-const mainAdmin = "admin"
+const (
+	mainAdmin  = "admin" // the user of admin.password_hash
+	localToken = "local" // of the command line on the gateway's machine
+)

@@ -30,6 +30,7 @@ func TestAdminConfigErrors(t *testing.T) {
 		"short hash":      {token(`hash = "sha256:00"`), "64 hexadecimal digits"},
 		"hash of nothing": {token(`hash = "sha256:` + emptyDigest + `"`), "SHA-256 of nothing"},
 		"twice the same":  {token(`token = "`+long+`"`) + "[[admin.tokens]]\nname = \"b\"\ntoken = \"" + long + "\"\n", "the same token as admin.tokens[0]"},
+		"the name local":  {"[[admin.tokens]]\nname = \"local\"\ntoken = \"" + long + "\"\n", "is taken already by the command line"},
 		"host with port":  {"[admin]\nhosts = [\"sluice.example:8081\"]\n", "without scheme and port"},
 		"host with case":  {"[admin]\nhosts = [\"Sluice.example\"]\n", "in lower case"},
 		"lifetime":        {"[admin]\nsession_idle = \"2h\"\nsession_lifetime = \"1h\"\n", "must be at least admin.session_idle"},

@@ -260,7 +260,7 @@ func (d *decoder) validateOnly(at string, cfg *Config, l *Limit) {
 		d.failAt(at, "the global scope has no names")
 	case l.Scope == "model" || l.Scope == "key_model":
 		d.validateKnownModels(at, cfg, l.Only)
-	case what != "":
+	case what != "" && !keepsKeys(cfg): // else issued keys may have the names
 		for i, name := range l.Only {
 			if !isPattern(name) && !slices.Contains(known, name) {
 				d.failAt(fmt.Sprintf("%s[%d]", at, i), "there is no %s %q%s", what, name, meant(name, known))

@@ -31,8 +31,8 @@ func scoringServer(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"generated_text":"Yes!","details":{"finish_reason":"length","generated_tokens":2,"tokens":[{"id":1,"text":"Yes","logprob":-0.25,"special":false},{"id":3,"text":"!","logprob":-1.5,"special":false}],`+
 			`"top_tokens":[[{"id":1,"text":"Yes","logprob":-0.25,"special":false},{"id":2,"text":"No","logprob":-2,"special":false}],[]]}}`)
 	case strings.HasSuffix(r.URL.Path, ":streamGenerateContent"):
-		w.Header().Set("Content-Type", "text/event-stream")
-		io.WriteString(w, "data: "+gemini+"\n\n")
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, `{"error":{"code":400,"message":"Logprobs is not supported in streams","status":"INVALID_ARGUMENT"}}`)
 	case strings.HasSuffix(r.URL.Path, ":generateContent"):
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, gemini)

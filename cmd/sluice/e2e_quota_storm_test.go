@@ -329,8 +329,18 @@ func (s *storm) run() {
 	s.rage(done)
 	s.way.lose.Store(0)
 	for i := range s.slots {
-		s.slots[i].Load().awaitSteady(s.t)
+		s.caughtUp(s.slots[i].Load())
 	}
+}
+
+// caughtUp waits until Redis has taken what a gateway has kept for it, one settlement after the other.
+func (s *storm) caughtUp(g *gatewayUnderTest) {
+	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); <-time.After(50 * time.Millisecond) {
+		if g.metric(s.t, "gateway_settlements_waiting") == 0 {
+			break
+		}
+	}
+	g.awaitSteady(s.t)
 }
 
 // rest waits until nothing is reserved any more.

@@ -183,7 +183,7 @@ func TestReloadChanges(t *testing.T) {
 	base, open := gated(t)
 	instant, openAll := gated(t)
 	openAll()
-	wallText := strings.Replace(overWall(base, ""), "[\"*\"]", "[\"held\"]", 1) + strings.Replace(overWall(instant, ""), "\"wall\"", "\"instant\"", 1)
+	wallText := strings.Replace(overWall(base, ""), "[\"*\"]", "[\"held\"]", 1) + strings.NewReplacer("\"wall\"", "\"instant\"", "[\"*\"]", "[\"m\"]").Replace(overWall(instant, ""))
 	keys := func(names ...string) (text string) {
 		for _, n := range names {
 			text += fmt.Sprintf("[[keys]]\nname = %q\nkey = \"sk-%s\"\n", n, n)
@@ -443,4 +443,40 @@ func (c *countedUpstream) open() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.all - c.gone
+}
+
+// TestReloadCommand reloads, and prints what is in force, by the command line of the same machine.
+func TestReloadCommand(t *testing.T) {
+	t.Parallel()
+	base, _ := gated(t)
+	text := overWall(base, "") + fmt.Sprintf("[data]\ndir = %q\n", filepath.Join(t.TempDir(), "data"))
+	r := bootReloadable(t, text, false)
+	sluice := func(args ...string) (int, string, string) {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		code := run(t.Context(), append(args, "--config", r.file), nil, strings.NewReader(""), &stdout, &stderr)
+		return code, stdout.String(), stderr.String()
+	}
+	r.write(t, text+"[cors]\norigins = []\n")
+	if code, out, errs := sluice("config", "reload"); code != exitOK || !strings.Contains(out, `"cors.origins"`) {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	r.override(t, "/overrides/upstreams.wall.drained", "true")
+	if code, out, errs := sluice("config", "print", "--running"); code != exitOK || !strings.Contains(out, "drained = true # override by ops at ") || !strings.Contains(out, "origins = [] # "+r.file) {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	if code, out, errs := sluice("config", "print", "--running", "--json"); code != exitOK || !strings.Contains(out, `"generation": 3`) {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	bad := r.file + ".bad"
+	if err := os.WriteFile(bad, []byte("[log]\nlevel = \"loud\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must := os.Rename(bad, r.file)
+	if code, _, errs := sluice("config", "reload"); must != nil || code != exitUsage || !strings.Contains(errs, "log.level") {
+		t.Errorf("%v %d %s", must, code, errs)
+	}
+	if code, _, errs := sluice("config", "reload", "--admin-url", r.AdminURL, "--admin-token", adminToken); code != exitFailure || !strings.Contains(errs, "config.toml:2:9: log.level") {
+		t.Errorf("%d %s", code, errs)
+	}
 }

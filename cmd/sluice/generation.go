@@ -59,7 +59,8 @@ type front struct{ newest atomic.Pointer[generation] }
 // take is the newest generation; who is done with it leaves it.
 func (f *front) take() *generation {
 	for {
-		if g := f.newest.Load(); g.take() {
+		g := f.newest.Load()
+		if g.take() || g == f.newest.Load() { // the last one has been closed: the gateway has stopped
 			return g
 		}
 	}
@@ -168,7 +169,7 @@ func (l *lasting) put(g *generation) error {
 			g.lines[m.Name].Resize(lineOf(m))
 		}
 	}
-	l.keys.callers.Replace(g.keys)
+	l.keys.replace(g.keys)
 	if o := l.operators.Load(); o != nil {
 		if err := o.replace(g.cfg); err != nil {
 			l.log.Error("the users of the admin API stay as they were", slog.Any("error", err)) // they have been checked

@@ -60,6 +60,7 @@ var kits = map[string][]string{
 var doors = map[string][]string{
 	"github.com/cenkalti/backoff/v4":      {"providers/router/*.go"},
 	"github.com/chromedp/chromedp":        {"cmd/sluice/browser_*_test.go"},
+	"github.com/fsnotify/fsnotify":        {"cmd/sluice/reload_watch.go"},
 	"github.com/gorilla/websocket":        {"streaming/ws*.go", "cmd/bench/*.go", "cmd/bench/*/*.go", "*_test.go"},
 	"github.com/labstack/echo/v4":         {"handlers/*.go"},
 	"github.com/pelletier/go-toml/v2":     {"cmd/sluice/config*.go", "handlers/auth/store/toml.go"},

@@ -266,8 +266,10 @@ func (r *reloader) until(quit <-chan struct{}, hup <-chan os.Signal, files *file
 			return
 		case <-hup:
 			r.reload("SIGHUP")
-		case <-files.events():
-			files.stirred()
+		case e := <-files.events():
+			if files.matters(e) {
+				files.stirred()
+			}
 			continue
 		case err := <-files.errors():
 			r.log.Warn("watching files", slog.Any("error", err))

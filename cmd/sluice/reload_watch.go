@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// settleFiles is how long files must be left alone before they are read: editors and
-	// deployments write in several steps.
+	// settleFiles is how long after a change files are looked at: editors and deployments
+	// write in several steps.
 	settleFiles = 200 * time.Millisecond
 	// lookAnyway is how often files are looked at although nothing was told of them: network
 	// file systems tell nothing.
@@ -30,7 +30,8 @@ type fileWatch struct {
 	seen    [sha256.Size]byte
 	watcher *fsnotify.Watcher // nil: files are only looked at
 	dirs    []string
-	wait    *time.Timer // until files have been left alone
+	wait    *time.Timer // until files are looked at
+	waiting bool        // for that
 	look    *time.Ticker
 }
 
@@ -133,14 +134,28 @@ func (w *fileWatch) errors() <-chan error {
 	return w.watcher.Errors
 }
 
-// stirred waits until files are left alone.
-func (w *fileWatch) stirred() { w.wait.Reset(settleFiles) }
+// matters tells whether something may have happened to the files. Others may be written all
+// the time in the same directory, such as a log.
+func (w *fileWatch) matters(e fsnotify.Event) bool {
+	return e.Has(fsnotify.Create|fsnotify.Rename|fsnotify.Remove) || e.Has(fsnotify.Write) && slices.ContainsFunc(w.files, func(f string) bool {
+		return filepath.Clean(f) == filepath.Clean(e.Name)
+	})
+}
+
+// stirred has files looked at soon: not at once, and not later because of what happens
+// meanwhile.
+func (w *fileWatch) stirred() {
+	if !w.waiting {
+		w.waiting = true
+		w.wait.Reset(settleFiles)
+	}
+}
 
 // changed tells whether something else stands in the files than when it was last called, or
 // set was.
 func (w *fileWatch) changed() bool {
 	was := w.seen
-	w.seen = w.sum()
+	w.seen, w.waiting = w.sum(), false
 	return len(w.files) > 0 && w.seen != was
 }
 

@@ -93,6 +93,7 @@ func (g *gateway) start(opts serveOptions) (err error) {
 		return err
 	}
 	observer := handlers.NewObserver(g.access)
+	g.keys.watch(observer)
 	if g.quota, err = newQuota(g.cfg, observer, g.log); err != nil {
 		return err
 	}

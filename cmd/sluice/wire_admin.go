@@ -31,7 +31,7 @@ type operators struct {
 func newOperators(c *Config, k *keyring, address func(*http.Request) netip.Addr) (*operators, error) {
 	o := &operators{
 		passwords: auth.NewPasswordSignIn(nil),
-		local:     auth.AdminToken{Name: "local", Role: auth.RoleAdmin, Digest: sha256.Sum256([]byte(k.local))},
+		local:     auth.AdminToken{Name: localToken, Role: auth.RoleAdmin, Digest: sha256.Sum256([]byte(k.local))},
 	}
 	o.Operators = auth.NewOperators(auth.OperatorOptions{
 		Sessions: k.store, Ways: map[string]auth.SignIn{"password": o.passwords, "key": auth.KeySignIn{Callers: k.callers}},

@@ -142,6 +142,30 @@ func (k *keyring) revoked(r store.Revocation) {
 	k.live.EndKeys(func(who *auth.Principal) bool { return who.Serial != 0 && who.Key == id && r.Ends(who.Serial) }, handlers.ErrKeyRevoked)
 }
 
+// replace puts the keys of another configuration in force. What runs with a key that is not
+// in it any more ends.
+func (k *keyring) replace(static *auth.Keys) {
+	k.callers.Replace(static)
+	k.live.EndKeys(func(who *auth.Principal) bool {
+		_, ok := static.Named(who.Key)
+		return who.Serial == 0 && !ok
+	}, handlers.ErrKeyRevoked)
+}
+
+// watch tells how the store stands, where it can be out of reach.
+func (k *keyring) watch(o *handlers.Observer) {
+	if k.kind != storeRedis {
+		return
+	}
+	o.Watch("gateway_keys_age_seconds", "How long ago the issued keys were known to be as Redis has them.", func() float64 { return k.store.State().Age.Seconds() })
+	o.Watch("gateway_keys_refused", "1 while every issued key is refused, since Redis was out of reach for too long.", func() float64 {
+		if k.store.State().Refusing {
+			return 1
+		}
+		return 0
+	})
+}
+
 // Close is called once the last answer has ended.
 func (k *keyring) Close() error {
 	var all []error

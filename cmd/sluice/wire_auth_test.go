@@ -130,3 +130,14 @@ func TestParseFields(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitsOfIssuedKeys: where keys are kept, a limit may be for names that no key of the
+// configuration has.
+func TestLimitsOfIssuedKeys(t *testing.T) {
+	const limit = "[[limits]]\nid = \"l\"\nscope = \"org\"\nonly = [\"acme\"]\nrequests_per_day = 1\n"
+	for text, good := range map[string]bool{limit: false, "[data]\ndir = \"x\"\n" + limit: true, "[data]\ndir = \"x\"\n[auth]\nstore = \"off\"\n" + limit: false} {
+		if _, _, err := loadDocument(&document{name: "t.toml", data: []byte(text)}, loadOptions{Kinds: knownKinds()}); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -167,8 +167,8 @@ func (s *server) reloadConfig(c *call) error {
 		return c.reply(http.StatusOK, done)
 	}
 	message := "The configuration has mistakes; the one before stays in force."
-	if len(done.Errors) > 0 {
-		message += " The first: " + done.Errors[0].String()
+	for i := range done.Errors {
+		message += "\n" + done.Errors[i].String()
 	}
 	return c.reply(http.StatusUnprocessableEntity, struct {
 		Error errorBody `json:"error"`

@@ -136,7 +136,15 @@ func (t target) Stream(ctx context.Context, req *providers.Request, prog *stream
 			t.embed(ctx, req, out)
 			return
 		}
-		r, resp, err := t.open(ctx, req)
+		r, err := t.translate(req)
+		if err != nil {
+			out(nil, err)
+			return
+		}
+		if req.Stream && !r.stream && !out(nil, nil) { // headers come with the whole answer: from now on the first token is awaited
+			return
+		}
+		resp, err := t.send(ctx, r)
 		if err != nil {
 			out(nil, err)
 			return
@@ -147,27 +155,22 @@ func (t target) Stream(ctx context.Context, req *providers.Request, prog *stream
 	}
 }
 
-// open translates the request and sends it.
-func (t target) open(ctx context.Context, req *providers.Request) (*request, *upstream.Answer, error) {
-	r, err := t.translate(req)
-	if err != nil {
-		return nil, nil, err
-	}
+// send sends the request.
+func (t target) send(ctx context.Context, r *request) (*upstream.Answer, error) {
 	body, err := r.encode(&r.out)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	send := &upstream.Request{Method: http.MethodPost, Path: t.path(method(req)), ContentType: "application/json", Accept: "application/json", Body: body}
-	if req.Stream {
+	send := &upstream.Request{Method: http.MethodPost, Path: t.path(r.method()), ContentType: "application/json", Accept: "application/json", Body: body}
+	if r.stream {
 		send.Path, send.Accept = send.Path+"?alt=sse", "text/event-stream, application/json"
 	}
-	resp, err := t.up.Do(ctx, send)
-	return r, resp, err
+	return t.up.Do(ctx, send)
 }
 
-// method is what answers a request.
-func method(req *providers.Request) string {
-	if req.Stream {
+// method is what answers the request.
+func (r *request) method() string {
+	if r.stream {
 		return "streamGenerateContent"
 	}
 	return "generateContent"
@@ -177,7 +180,7 @@ func method(req *providers.Request) string {
 // serve again.
 func (t target) answer(r *request, resp *upstream.Answer, prog *streaming.Progress, yield yielder) bool {
 	if resp.Status != http.StatusOK {
-		yield(nil, t.refusal(t.path(method(r.req)), resp))
+		yield(nil, t.refusal(t.path(r.method()), resp))
 		return true
 	}
 	if resp.IsType("text/html") {

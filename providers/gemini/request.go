@@ -13,10 +13,11 @@ import (
 type request struct {
 	target
 	rules
-	req   *providers.Request
-	asked *ask.Params
-	out   params
-	one   bool // at most one call may reach the caller
+	req    *providers.Request
+	asked  *ask.Params
+	out    params
+	one    bool // at most one call may reach the caller
+	stream bool // the server is asked for a stream
 }
 
 // params is the body of generateContent. Fields that are not known there are refused by
@@ -61,7 +62,7 @@ var harms = []string{"HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROU
 // translate makes a request of the caller's. The error names the first thing that
 // cannot be asked of this model.
 func (t target) translate(req *providers.Request) (*request, error) {
-	r := &request{target: t, rules: t.rules(), req: req, asked: ask.Read(req, kind, t.opt.Drop)}
+	r := &request{target: t, rules: t.rules(), req: req, asked: ask.Read(req, kind, t.opt.Drop), stream: req.Stream}
 	steps := []func() error{r.converse, r.callTools, r.bound, r.sample, r.penalize, r.shape, r.think, r.logprobs, r.label, r.asked.Rest}
 	switch req.Op {
 	case providers.Chat:
@@ -178,9 +179,11 @@ func (r *request) shape() error {
 	return nil
 }
 
-// logprobs asks for log probabilities, which not every model has.
+// logprobs asks for log probabilities, which not every model has. None tells them in a
+// stream: streamGenerateContent refuses such a request.
 func (r *request) logprobs() (err error) {
 	r.out.Config.Scored, r.out.Config.Likely, err = r.asked.Logprobs()
+	r.stream = r.stream && !r.out.Config.Scored
 	return err
 }
 

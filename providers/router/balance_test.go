@@ -284,8 +284,8 @@ func TestPeakEWMA(t *testing.T) {
 			if i == 0 {
 				took = 2 * time.Second
 			}
-			p.Targets[i].state().send(&cfg, false)
-			p.Targets[i].state().first(&cfg, false, true, took)
+			p.Targets[i].state().send(&cfg, false, uptime())
+			p.Targets[i].state().first(&cfg, false, true, took, uptime())
 			p.Targets[i].state().end(false)
 			n[i]++
 			time.Sleep(10 * time.Millisecond)

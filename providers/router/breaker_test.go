@@ -28,9 +28,9 @@ func withBreaker() Options {
 
 // tell plays a result at a target: true is a first content.
 func tell(s *state, cfg *Breaker, good bool) {
-	s.send(cfg, false)
+	s.send(cfg, false, uptime())
 	if good {
-		s.first(cfg, false, true, time.Millisecond)
+		s.first(cfg, false, true, time.Millisecond, uptime())
 	} else {
 		s.fail(cfg, false, errors.New("no"))
 	}
@@ -104,12 +104,12 @@ func TestBreakerLife(t *testing.T) {
 			if !s.claim(&cfg, false, uptime()) {
 				t.Fatal("no probe is allowed")
 			}
-			s.send(&cfg, true)
+			s.send(&cfg, true, uptime())
 			if s.claim(&cfg, false, uptime()) {
 				t.Error("two probes at once")
 			}
 			if good {
-				s.first(&cfg, true, true, time.Millisecond)
+				s.first(&cfg, true, true, time.Millisecond, uptime())
 			} else {
 				s.fail(&cfg, true, errors.New("no"))
 			}

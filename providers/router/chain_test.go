@@ -270,7 +270,7 @@ func TestStatus(t *testing.T) {
 		}
 		p.Targets[2].Drained = true
 		p.Targets[3].state().coolFor(time.Minute)
-		p.Targets[4].state().send(&cfg, false)
+		p.Targets[4].state().send(&cfg, false, uptime())
 		got := c.Status()[0].Targets
 		for i, want := range []string{"open", "partial", "drained", "cooling", "closed"} {
 			if got[i].State != want {

@@ -22,8 +22,7 @@ type chase struct {
 	progress *streaming.Progress
 	yield    func([]streaming.Event, error) bool
 	tried    set // of the pool's targets
-	unfit    set // those that must not be asked
-	spent    set // these, and those that are not asked again
+	spent    set // those that must not be asked, or not again
 	refused  refusal
 	failed   error // the last attempt's
 	tries    int
@@ -34,6 +33,7 @@ type chase struct {
 	over     bool          // the last error is final
 	chain    *chain        // of fallbacks; nil: none was gone to
 	one      try           // the attempt that runs
+	held     hold          // what it has brought before its content
 }
 
 // try is one attempt of a chase.
@@ -57,7 +57,7 @@ func (c *chase) next(ctx context.Context) error {
 		t, err := c.admit(ctx)
 		switch {
 		case t != nil:
-		case err == nil && c.relax():
+		case err == nil && c.relax(ctx):
 			continue
 		case c.tries == 0 && c.fall(ctx, false):
 			continue
@@ -78,7 +78,8 @@ func (t *try) run(ctx context.Context) (served bool, err error) {
 		return t.race(ctx, t, after)
 	}
 	t.progress.SetTarget(t.target.Name)
-	h := &hold{try: t, yield: t.yield}
+	h := &t.held
+	*h = hold{try: t, yield: t.yield}
 	refused := false
 	t.send()
 	defer func() { t.end(h, refused) }()
@@ -89,6 +90,11 @@ func (t *try) run(ctx context.Context) (served bool, err error) {
 // finish judges an attempt whose answer, or failure, is the chase's.
 func (t *try) finish(ctx context.Context, h *hold, err error) (served, refused bool, _ error) {
 	c := t.chase
+	if err == nil {
+		c.count(t)
+		t.judge(ctx, h, nil)
+		return true, false, nil
+	}
 	if e := providers.AsError(err); e != nil && e.NotServed() && !h.committed && ctx.Err() == nil {
 		c.tries--
 		c.refuse(t, e)
@@ -99,31 +105,21 @@ func (t *try) finish(ctx context.Context, h *hold, err error) (served, refused b
 	if ctx.Err() == nil && !errors.Is(err, errStopped) { // else it ended as the answer did
 		c.progress.EndTry(err)
 	}
-	switch {
-	case err == nil:
-		return true, false, nil
-	case h.committed || ctx.Err() != nil || errors.Is(err, errStopped):
-		c.over = true
-		return true, false, err
-	}
-	c.failed = err
-	if !c.again(ctx, t, err) {
-		c.over = true
-		return true, false, err
+	c.over = h.committed || ctx.Err() != nil || errors.Is(err, errStopped)
+	if !c.over {
+		c.failed = err
+		c.over = !c.again(ctx, t, err)
 	}
 	return true, false, err
 }
 
-func (t *try) send() {
-	t.sent = uptime()
-	t.state.send(&t.opt.Breaker, t.probe)
-}
+func (t *try) send() { t.state.send(&t.opt.Breaker, t.probe, t.sent) }
 
 // judge notes what the attempt tells of its target. Who leaves tells nothing.
 func (t *try) judge(ctx context.Context, h *hold, err error) {
 	switch {
 	case err == nil && !h.content: // an answer without content is one
-		t.state.first(&t.opt.Breaker, t.probe, false, 0)
+		t.state.first(&t.opt.Breaker, t.probe, false, 0, uptime())
 	case err != nil && ctx.Err() == nil && blames(err):
 		t.state.fail(&t.opt.Breaker, t.probe, err)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, errStopped):
@@ -186,7 +182,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 			return nil, sooner(refusal, c.pool.away(found))
 		}
 		t := &c.one
-		*t = try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, progress: c.progress}
+		*t = try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, sent: q.now, progress: c.progress}
 		if c.opt.Gate == nil {
 			c.probed = c.probed || t.probe
 			return t, nil
@@ -194,7 +190,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 		c.gated++
 		release, err := c.opt.Gate.Acquire(ctx, &Try{Target: t.target, Request: c.req, Number: c.gated})
 		if err == nil {
-			t.release = release
+			t.release, t.sent = release, uptime()
 			c.probed = c.probed || t.probe
 			return t, nil
 		}

@@ -116,7 +116,7 @@ func (c *chase) enter(ctx context.Context, p *Pool) error {
 	if err != nil {
 		return err
 	}
-	c.pool, c.unfit, c.spent, c.tried = p, unfit, unfit.clone(), set{}
+	c.pool, c.spent, c.tried = p, unfit, set{}
 	c.req, c.lenient, c.refused = c.asked, nil, refusal{}
 	if p.PresentAs != "" {
 		c.req = c.req.With(p.PresentAs)

@@ -36,10 +36,13 @@ func (t *Target) Capabilities(ctx context.Context, of providers.Feature) provide
 	if c := t.capable(); c != nil {
 		can = c.Capabilities(ctx, of&^(t.Override.Yes|t.Override.No))
 	}
-	if t.list != nil {
-		can = can.With(t.list.tells(ctx, t.Model, of))
+	if t.list != nil && t.list.asks(ctx, of) {
+		can = can.With(t.list.tells(t.Model))
 	}
-	return can.Configured(t.Override.Yes, t.Override.No)
+	if t.Override != (Override{}) {
+		can = can.Configured(t.Override.Yes, t.Override.No)
+	}
+	return can
 }
 
 // capable is the provider as far as it knows what it can do; nil when it does not. Finding
@@ -77,6 +80,9 @@ func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out set, some
 	var leaves, cannot set // out of the request, serve it
 	m := miss{common: providers.All}
 	for i, t := range p.Targets {
+		if t.capable() == nil && t.Override.No&needs == 0 && (t.list == nil || !t.list.asks(ctx, needs)) {
+			continue // nothing is known of it
+		}
 		switch grade, lacks, can := t.misses(ctx, needs); grade {
 		case 1:
 			leaves.add(i)
@@ -150,12 +156,16 @@ func (c *chase) refuse(t *try, e *providers.Error) {
 // relax lets targets leave something out when each of them has refused the request as
 // it stands, and reports whether they may be asked so. A target that failed could have
 // served it.
-func (c *chase) relax() bool {
+func (c *chase) relax(ctx context.Context) bool {
 	if c.lenient == nil || c.tries > 0 {
 		return false
 	}
+	unfit, _, err := c.pool.unfit(ctx, c.asked)
+	if err != nil {
+		return false
+	}
 	c.req, c.lenient = c.lenient, nil
-	c.spent, c.refused = c.unfit.clone(), refusal{}
+	c.spent, c.refused = unfit, refusal{}
 	return true
 }
 

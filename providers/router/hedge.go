@@ -136,7 +136,7 @@ func (c *chase) second(ctx context.Context, t *try) *lane {
 	if found.target == nil || found.probe || !found.target.state().well(now) || !c.pool.hedged.take(Budget{Share: c.pool.Hedge.Share}, time.Now()) {
 		return nil
 	}
-	u := &try{chase: c, target: found.target, at: found.at, state: found.target.state()}
+	u := &try{chase: c, target: found.target, at: found.at, state: found.target.state(), sent: now}
 	if c.opt.Gate != nil {
 		c.gated++
 		release, err := c.opt.Gate.Acquire(ctx, &Try{Target: u.target, Request: c.req, Number: c.gated})

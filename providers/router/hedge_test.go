@@ -46,8 +46,8 @@ func hedging(a, b providers.Provider) *Pool {
 	cfg := Breaker{}
 	for range 200 {
 		s := p.Targets[0].state()
-		s.send(&cfg, false)
-		s.first(&cfg, false, true, 100*time.Millisecond)
+		s.send(&cfg, false, uptime())
+		s.first(&cfg, false, true, 100*time.Millisecond, uptime())
 		s.end(false)
 	}
 	return p

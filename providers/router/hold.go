@@ -61,7 +61,8 @@ func (h *hold) introduce() {
 //go:noinline
 func (h *hold) first() {
 	h.content = true
-	h.state.first(&h.opt.Breaker, h.probe, !atOnce(h.req), uptime()-h.sent)
+	now := uptime()
+	h.state.first(&h.opt.Breaker, h.probe, !atOnce(h.req), now-h.sent, now)
 }
 
 // present gives the answer the pool's name of the model; adapters that pass bytes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/providers"
@@ -21,6 +22,7 @@ type listed struct {
 	failed time.Time                         // when the last failed try ended
 	err    error                             // of the last try
 	asking chan struct{}
+	tell   atomic.Bool // told is not empty
 }
 
 // target is the one target for a model that this upstream serves.
@@ -96,6 +98,7 @@ func (u *listed) ask(ctx context.Context, done chan struct{}) {
 	defer u.mu.Unlock()
 	if u.err = err; err == nil {
 		u.models, u.told, u.at = models, told, time.Now()
+		u.tell.Store(len(told) > 0)
 	} else {
 		u.failed = time.Now()
 	}
@@ -120,15 +123,22 @@ func (u *listed) read(models []providers.Model) (told map[string]providers.Capab
 	return told
 }
 
-// tells is what the newest list tells of a model. Who needs more than a plain answer has
-// an old list renewed, and does not wait for it.
-func (u *listed) tells(ctx context.Context, model string, of providers.Feature) providers.Capabilities {
+// asks reports whether the newest list tells something of any model. Who needs more than
+// a plain answer has an old list renewed, and does not wait for it.
+func (u *listed) asks(ctx context.Context, of providers.Feature) bool {
 	if u.Lister == nil {
-		return providers.Capabilities{}
+		return false
 	}
-	if _, ok := u.Lister.(Teller); ok && of&^providers.Routes != 0 {
-		u.renew(ctx)
+	if of&^providers.Routes != 0 {
+		if _, ok := u.Lister.(Teller); ok {
+			u.renew(ctx)
+		}
 	}
+	return u.tell.Load()
+}
+
+// tells is what the newest list tells of a model.
+func (u *listed) tells(model string) providers.Capabilities {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.told[model]

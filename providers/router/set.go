@@ -1,21 +1,34 @@
 package router
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // set is a set of targets, by their place in the pool. Pools of up to 128 targets cost
 // no allocation.
 type set struct {
 	few  [2]uint64
-	more []uint64
+	more *[]uint64 // the words behind; nil: there are none
+}
+
+func (s *set) words() int {
+	if s.more == nil {
+		return len(s.few)
+	}
+	return len(s.few) + len(*s.more)
+}
+
+func (s *set) word(w int) uint64 {
+	if w < len(s.few) {
+		return s.few[w]
+	}
+	return (*s.more)[w-len(s.few)]
 }
 
 func (s *set) has(i int) bool {
-	if w := i >> 6; w < len(s.few) {
-		return s.few[w]&(1<<(i&63)) != 0
-	} else if w -= len(s.few); w < len(s.more) {
-		return s.more[w]&(1<<(i&63)) != 0
-	}
-	return false
+	w := i >> 6
+	return w < s.words() && s.word(w)&(1<<(i&63)) != 0
 }
 
 func (s *set) add(i int) {
@@ -24,37 +37,42 @@ func (s *set) add(i int) {
 		s.few[w] |= 1 << (i & 63)
 		return
 	}
-	for w -= len(s.few); w >= len(s.more); {
-		s.more = append(s.more, 0)
+	if s.more == nil {
+		s.more = new([]uint64)
 	}
-	s.more[w] |= 1 << (i & 63)
+	for w -= len(s.few); w >= len(*s.more); {
+		*s.more = append(*s.more, 0)
+	}
+	(*s.more)[w] |= 1 << (i & 63)
 }
 
 // clone shares no memory with s.
 func (s *set) clone() set {
 	c := *s
-	c.more = append([]uint64(nil), s.more...)
+	if s.more != nil {
+		own := slices.Clone(*s.more)
+		c.more = &own
+	}
 	return c
 }
 
 func (s *set) clear() {
 	s.few = [2]uint64{}
-	clear(s.more)
+	if s.more != nil {
+		clear(*s.more)
+	}
 }
 
 func (s *set) len() (n int) {
-	for _, w := range s.few {
-		n += bits.OnesCount64(w)
-	}
-	for _, w := range s.more {
-		n += bits.OnesCount64(w)
+	for w := range s.words() {
+		n += bits.OnesCount64(s.word(w))
 	}
 	return n
 }
 
 // after is the first member behind i, -1 when there is none. Begin with -1.
 func (s *set) after(i int) int {
-	for i++; i < 64*(len(s.few)+len(s.more)); i = (i | 63) + 1 {
+	for i++; i < 64*s.words(); i = (i | 63) + 1 {
 		if word := s.word(i>>6) >> (i & 63); word != 0 {
 			return i + bits.TrailingZeros64(word)
 		}
@@ -64,7 +82,7 @@ func (s *set) after(i int) int {
 
 // nth is the n-th member, from 0; -1 when there are fewer.
 func (s *set) nth(n int) int {
-	for w := range len(s.few) + len(s.more) {
+	for w := range s.words() {
 		word := s.word(w)
 		if in := bits.OnesCount64(word); n >= in {
 			n -= in
@@ -76,11 +94,4 @@ func (s *set) nth(n int) int {
 		return w<<6 + bits.TrailingZeros64(word)
 	}
 	return -1
-}
-
-func (s *set) word(w int) uint64 {
-	if w < len(s.few) {
-		return s.few[w]
-	}
-	return s.more[w-len(s.few)]
 }

@@ -32,8 +32,7 @@ const lastWord = 300
 
 // send notes that a call is sent. probe asks for leave to find out whether the target
 // is well, which it must have when it may not be asked otherwise.
-func (s *state) send(cfg *Breaker, probe bool) {
-	now := uptime()
+func (s *state) send(cfg *Breaker, probe bool, now time.Duration) {
 	s.running.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,10 +43,9 @@ func (s *state) send(cfg *Breaker, probe bool) {
 	}
 }
 
-// first notes the first content of a call that took so long; streamed says that it did
+// first notes the first content, now, of a call that took so long; streamed says that it did
 // not come with the whole answer.
-func (s *state) first(cfg *Breaker, probe, streamed bool, took time.Duration) {
-	now := uptime()
+func (s *state) first(cfg *Breaker, probe, streamed bool, took, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.breaker.succeed(cfg, probe, now)

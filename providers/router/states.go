@@ -90,4 +90,5 @@ func (u *listed) inherit(old *listed) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.models, u.told, u.at, u.failed, u.err = models, told, at, failed, err
+	u.tell.Store(len(told) > 0)
 }
