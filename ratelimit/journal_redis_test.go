@@ -98,6 +98,7 @@ func TestRedisSettlesLateOnesOnce(t *testing.T) {
 // Row 47, with a real Redis whose memory is full: writes fail and reads do not. The guard stays
 // in trouble until there is room, and nothing is lost.
 func TestGuardFullRedis(t *testing.T) {
+	t.Parallel()
 	s, set := redistest.Single(t, "--maxmemory-policy", "noeviction"), rules(t, fiveRules...)
 	said := &lockedBuffer{}
 	g, end := guardedBy(t, s, t.TempDir(), said, set)

@@ -10,12 +10,17 @@ import (
 // errPostpone moves a settlement to the end of the journal, where it stands in nobody's way.
 var errPostpone = errors.New("later")
 
+// replayAtOnce bounds the settlements that are given in one piece: what stands in memory, and
+// what is given again when one of them fails.
+const replayAtOnce = 32
+
 // Replay gives every settlement that was in the journal when it was called to settle, in
-// the order in which they were written, and removes it. It ends early with the first error
-// of settle, or with ctx's; what it did not come to stays. A settlement may be given again
-// by a later process if this one dies before its file is removed. done is how many
-// settle took.
-func (j *Journal) Replay(ctx context.Context, settle func(context.Context, *Settlement) error) (done int64, err error) {
+// the order in which they were written, several at a time, and removes it. settle returns an
+// error, or nil, for each. Replay ends early with the first one, or with ctx's; what it did not
+// come to stays, with those that were given together with one that failed and stand behind it.
+// So a settlement may be given again, also by a later process if this one dies before its file
+// is removed. done is how many settle took.
+func (j *Journal) Replay(ctx context.Context, settle func(context.Context, []*Settlement) []error) (done int64, err error) {
 	j.replaying.Lock()
 	defer j.replaying.Unlock()
 	j.mu.Lock()
@@ -38,8 +43,17 @@ func (j *Journal) Replay(ctx context.Context, settle func(context.Context, *Sett
 	return done, nil
 }
 
+// replayed is a record of a segment.
+type replayed struct {
+	settlement *Settlement // nil: there is nothing to settle
+	at         time.Time
+	bytes      int
+	err        error
+	expired    bool
+}
+
 // replaySegment goes on where it ended last time.
-func (j *Journal) replaySegment(ctx context.Context, s *segment, settle func(context.Context, *Settlement) error) (done int64, err error) {
+func (j *Journal) replaySegment(ctx context.Context, s *segment, settle func(context.Context, []*Settlement) []error) (done int64, err error) {
 	text, err := os.ReadFile(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		j.tell("a file of settlements is gone", s, 0)
@@ -52,31 +66,77 @@ func (j *Journal) replaySegment(ctx context.Context, s *segment, settle func(con
 		if ctx.Err() != nil {
 			return done, context.Cause(ctx)
 		}
-		settlement, at, n, err := nextRecord(text[s.offset:])
-		switch {
-		case errors.Is(err, errTorn):
+		some := j.readSome(text[s.offset:])
+		if len(some) == 0 {
 			j.tell("the end of a file of settlements cannot be read", s, int64(len(text))-s.offset)
 			return done, nil
-		case err != nil:
-			j.tell("a settlement cannot be read", s, int64(n))
-		case settlement == nil:
-		case time.Since(at) > j.opt.MaxAge:
-			j.expire(settlement, at)
+		}
+		var due []*Settlement
+		for i := range some {
+			if r := &some[i]; r.settlement != nil && !r.expired {
+				due = append(due, r.settlement)
+			}
+		}
+		var errs []error
+		if len(due) > 0 {
+			errs = settle(ctx, due)
+		}
+		n, err := j.passSome(s, text, some, errs)
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// readSome reads records up to one that is torn, which is none of them, or to a second one of
+// the same call: only the first counts.
+func (j *Journal) readSome(text []byte) (some []replayed) {
+	ids := make(map[string]bool, replayAtOnce)
+	for len(text) > 0 && len(some) < replayAtOnce {
+		settlement, at, n, err := nextRecord(text)
+		if errors.Is(err, errTorn) {
+			break
+		}
+		if settlement != nil {
+			if ids[settlement.Call.ID] {
+				break
+			}
+			ids[settlement.Call.ID] = true
+		}
+		some = append(some, replayed{settlement, at, n, err, settlement != nil && time.Since(at) > j.opt.MaxAge})
+		text = text[n:]
+	}
+	return some
+}
+
+// passSome notes what became of records; errs are those of the ones that were to be settled.
+func (j *Journal) passSome(s *segment, text []byte, some []replayed, errs []error) (done int64, err error) {
+	for i := range some {
+		r := &some[i]
+		switch {
+		case r.err != nil:
+			j.tell("a settlement cannot be read", s, int64(r.bytes))
+		case r.settlement == nil:
+		case r.expired:
+			j.expire(r.settlement, r.at)
 		default:
-			switch err := settle(ctx, settlement); {
+			err, errs = errs[0], errs[1:]
+			switch {
 			case err == nil:
 				done++
 			case errors.Is(err, ErrForgotten):
-				j.expire(settlement, at)
+				j.expire(r.settlement, r.at)
 			case !errors.Is(err, errPostpone):
 				return done, err
 			default:
-				if err := j.rewrite(text[s.offset:][:n]); err != nil {
+				if err := j.rewrite(text[s.offset:][:r.bytes]); err != nil {
 					return done, err
 				}
 			}
 		}
-		j.passed(s, n, settlement != nil)
+		j.passed(s, r.bytes, r.settlement != nil)
 	}
 	return done, nil
 }

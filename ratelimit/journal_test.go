@@ -46,17 +46,30 @@ func appendAll(t *testing.T, j *Journal, ids ...string) {
 	}
 }
 
-// replayed is the ids that a replay gives; it fails at the id of fail.
-func replayed(t *testing.T, j *Journal, fail string) (ids []string) {
+// oneByOne settles up to the first error.
+func oneByOne(settle func(*Settlement) error) func(context.Context, []*Settlement) []error {
+	return func(_ context.Context, some []*Settlement) []error {
+		errs := make([]error, len(some))
+		for i, s := range some {
+			if errs[i] = settle(s); errs[i] != nil {
+				break
+			}
+		}
+		return errs
+	}
+}
+
+// replayedIDs is the ids that a replay gives; it fails at the id of fail.
+func replayedIDs(t *testing.T, j *Journal, fail string) (ids []string) {
 	t.Helper()
 	no := errors.New("no")
-	_, err := j.Replay(context.Background(), func(_ context.Context, s *Settlement) error {
+	_, err := j.Replay(context.Background(), oneByOne(func(s *Settlement) error {
 		if s.Call.ID == fail {
 			return no
 		}
 		ids = append(ids, s.Call.ID)
 		return nil
-	})
+	}))
 	if fail == "" && err != nil || fail != "" && !errors.Is(err, no) {
 		t.Fatal(err)
 	}
@@ -81,10 +94,10 @@ func TestJournalRoundTrip(t *testing.T) {
 	want := settlement("a")
 	appendAll(t, j, "a", "b", "c")
 	var got []*Settlement
-	done, err := j.Replay(context.Background(), func(_ context.Context, s *Settlement) error {
+	done, err := j.Replay(context.Background(), oneByOne(func(s *Settlement) error {
 		got = append(got, s)
 		return nil
-	})
+	}))
 	if past := got[0].Past; past == nil || past.Granted || past.Sent || time.Since(past.At) > time.Minute {
 		t.Errorf("past of a settlement that has none: %+v", past)
 	}
@@ -111,7 +124,7 @@ func TestJournalSurvives(t *testing.T) {
 	}
 	appendAll(t, first, "a", "b", "c")
 	appendAll(t, second, "x", "y")
-	if got := replayed(t, first, "b"); !slices.Equal(got, []string{"a"}) || first.Stats().Pending != 2 {
+	if got := replayedIDs(t, first, "b"); !slices.Equal(got, []string{"a"}) || first.Stats().Pending != 2 {
 		t.Errorf("replayed %v, %+v", got, first.Stats())
 	}
 	third, _ := openJournal(t, JournalOptions{Dir: dir})
@@ -124,7 +137,7 @@ func TestJournalSurvives(t *testing.T) {
 		}
 	}
 	next, log := openJournal(t, JournalOptions{Dir: dir})
-	if got := replayed(t, next, ""); !slices.Equal(got, []string{"a", "b", "c", "x", "y"}) {
+	if got := replayedIDs(t, next, ""); !slices.Equal(got, []string{"a", "b", "c", "x", "y"}) {
 		t.Errorf("the next process replays %v", got)
 	}
 	if !strings.Contains(log.String(), "settlements=5") {
@@ -172,7 +185,7 @@ func TestJournalDamage(t *testing.T) {
 			if n := j.Stats().Pending; n != int64(len(c.want)) {
 				t.Errorf("%d are pending, want %d", n, len(c.want))
 			}
-			if got := replayed(t, j, ""); !slices.Equal(got, c.want) {
+			if got := replayedIDs(t, j, ""); !slices.Equal(got, c.want) {
 				t.Errorf("replayed %v, want %v", got, c.want)
 			}
 			damaged := name != "zeros" && name != "empty"
@@ -201,7 +214,7 @@ func TestJournalBounds(t *testing.T) {
 		if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
 			t.Errorf("%d lines: %s", n, log)
 		}
-		if got := replayed(t, j, ""); len(got) != kept-1 || j.Stats().Err != nil {
+		if got := replayedIDs(t, j, ""); len(got) != kept-1 || j.Stats().Err != nil {
 			t.Errorf("replayed %d, %+v", len(got), j.Stats())
 		}
 		appendAll(t, j, "later")
@@ -213,7 +226,7 @@ func TestJournalBounds(t *testing.T) {
 			appendAll(t, j, "old")
 			time.Sleep(25 * time.Hour)
 			appendAll(t, j, "new")
-			if got := replayed(t, j, ""); !slices.Equal(got, []string{"new"}) {
+			if got := replayedIDs(t, j, ""); !slices.Equal(got, []string{"new"}) {
 				t.Errorf("replayed %v", got)
 			}
 			if s := j.Stats(); s.Expired != 1 || s.Pending != 0 || !strings.Contains(log.String(), "request_id=old") {
@@ -243,12 +256,12 @@ func TestJournalSegments(t *testing.T) {
 		t.Errorf("a settlement of 1.8 MiB: %v, %+v", err, j.Stats())
 	}
 	n := 0
-	_, err := j.Replay(context.Background(), func(context.Context, *Settlement) error {
+	_, err := j.Replay(context.Background(), oneByOne(func(*Settlement) error {
 		if n++; n == 6 {
 			return errors.New("no")
 		}
 		return nil
-	})
+	}))
 	if err == nil || len(segmentsIn(t, dir)) != 2 || j.Stats().Pending != 5 {
 		t.Errorf("in the middle: %v, %d files, %+v", err, len(segmentsIn(t, dir)), j.Stats())
 	}
@@ -283,7 +296,7 @@ func TestJournalWriteFails(t *testing.T) {
 			t.Errorf("log: %s", s)
 		}
 		appendAll(t, j, "b")
-		if got := replayed(t, j, ""); !slices.Equal(got, []string{"b"}) {
+		if got := replayedIDs(t, j, ""); !slices.Equal(got, []string{"b"}) {
 			t.Errorf("replayed %v", got)
 		}
 		if n := segmentsIn(t, dir); len(n) != 0 {

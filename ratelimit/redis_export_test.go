@@ -61,3 +61,6 @@ func (r *Redis) TailBytes() int {
 	defer r.tail.mu.Unlock()
 	return r.tail.bytes
 }
+
+// TellAgain tells Redis again what it has acknowledged lately, and counts what of it was lost.
+func (r *Redis) TellAgain(ctx context.Context) (lost int, told bool) { return r.tellAgain(ctx) }

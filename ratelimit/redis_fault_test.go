@@ -128,6 +128,7 @@ func (p *proxy) replies(client, server net.Conn) {
 
 // Row 40 of the fault matrix: RESERVE ran, and its reply is lost.
 func TestRedisChargesOnceWhenAReplyIsLost(t *testing.T) {
+	t.Parallel()
 	for name, mute := range map[string]bool{"with its connection": false, "in silence": true} {
 		t.Run(name, func(t *testing.T) {
 			s := redistest.Single(t)

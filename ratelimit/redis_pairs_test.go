@@ -143,8 +143,14 @@ func runPairs(t *testing.T, n int) {
 			}
 		}
 	})
+	if s := l.State(); s.Reminded > 0 {
+		t.Errorf("a Redis that keeps what it acknowledges was told %d times again: %+v", s.Reminded, s)
+	}
 	_ = l.Close() // what it has not settled is lost
 	p.check(other)
 }
 
-func TestRedisLedgerIsTheTruth(t *testing.T) { runPairs(t, 10_000) }
+func TestRedisLedgerIsTheTruth(t *testing.T) {
+	t.Parallel()
+	runPairs(t, 10_000)
+}

@@ -112,7 +112,7 @@ func (r *Redis) settled(ctx context.Context, runs []settleRun, calls []*redisCal
 	}
 	now := time.Now()
 	for i := range runs {
-		r.tail.settled(now, &runs[i])
+		r.tail.settled(now, &runs[i], calls[i].reply == int64(unknownID))
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ func (l told) rows(t *testing.T) []ledger.Row {
 }
 
 func TestRedisPassesTheSuite(t *testing.T) {
+	t.Parallel()
 	ratelimittest.Run(t, func(t *testing.T) ratelimittest.Harness {
 		s, clock, rules := redistest.Single(t), newTestClock(), mustRules(t)
 		setClock(t, s, clock.Now())

@@ -37,16 +37,17 @@ const (
 // tailRecord is a run of SETTLE that counted, or one of CHARGE.
 type tailRecord struct {
 	charge, shared bool
+	unknown        bool   // Redis did not know the call's reservation when it was settled
 	org, id        string // escaped
 	used           []byte // packed
 	row            []byte
 	rules          []byte // of the buckets with what was taken of each; empty for a call that was not granted
 }
 
-// settled remembers a settlement.
-func (t *redisTail) settled(at time.Time, run *settleRun) {
+// settled remembers a settlement; unknown: of a call whose reservation was not there.
+func (t *redisTail) settled(at time.Time, run *settleRun, unknown bool) {
 	t.add(at, &tailRecord{
-		shared: run.part.shared, org: run.part.org, id: run.id, used: packCost(run.used, 1), row: run.row, rules: run.owed,
+		unknown: unknown, shared: run.part.shared, org: run.part.org, id: run.id, used: packCost(run.used, 1), row: run.row, rules: run.owed,
 	})
 }
 
@@ -119,6 +120,9 @@ func (r *tailRecord) append(dst []byte) []byte {
 	if r.shared {
 		flags |= 2
 	}
+	if r.unknown {
+		flags |= 4
+	}
 	dst = append(dst, flags)
 	dst = appendLong(dst, r.org)
 	dst = appendLong(dst, r.id)
@@ -129,7 +133,7 @@ func (r *tailRecord) append(dst []byte) []byte {
 
 // read takes the record from the beginning of a page, which nobody else has written.
 func (r *tailRecord) read(text []byte) (rest []byte) {
-	r.charge, r.shared = text[0]&1 != 0, text[0]&2 != 0
+	r.charge, r.shared, r.unknown = text[0]&1 != 0, text[0]&2 != 0, text[0]&4 != 0
 	text = text[1:]
 	var org, id []byte
 	for _, to := range []*[]byte{&org, &id, &r.used, &r.row, &r.rules} {

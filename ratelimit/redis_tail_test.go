@@ -210,6 +210,36 @@ func cutLog(t *testing.T, s *redistest.Server, bytes int64) {
 	}
 }
 
+// A Redis that has kept everything has lost nothing: neither what it knew as open, nor what it
+// was told of calls that it never granted.
+func TestRedisThatKeptAllHasLostNothing(t *testing.T) {
+	t.Parallel()
+	s := redistest.Single(t)
+	d := newTailed(t, s.Client)
+	d.work()
+	alone := func(id string, used ratelimit.Cost) {
+		t.Helper()
+		c := tailCall("acme", id)
+		row := ledger.Row{ID: id, Org: "acme", Requests: 1, Output: used.Output, End: "ok"}
+		x := &ratelimit.Settlement{Call: c, Used: used, Row: row, Past: &ratelimit.Past{Granted: true, At: time.Now()}}
+		if err := d.l.Settle(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alone("alone", ratelimit.Cost{Requests: 1, Output: 10})
+	alone("nothing", ratelimit.Cost{})
+	redisSettle(t, d.l, tailCall("acme", "stranger"), ratelimit.Cost{Requests: 1, Output: 10})
+	for range 2 {
+		if lost, told := d.l.TellAgain(t.Context()); lost != 0 || !told {
+			t.Errorf("%d were lost, %v", lost, told)
+		}
+	}
+	s.Must("FLUSHALL")
+	if lost, told := d.l.TellAgain(t.Context()); lost == 0 && d.l.State().Reminded == 0 || !told {
+		t.Errorf("after all was lost: %d, %v", lost, told)
+	}
+}
+
 // FLUSHALL leaves the process as it is: the data alone tells.
 func TestRedisIsToldAgainAfterAFlush(t *testing.T) {
 	t.Parallel()

@@ -51,6 +51,7 @@ func TestRedisCluster(t *testing.T) {
 }
 
 func TestRedisClusterServesWhatIsLeftOfIt(t *testing.T) {
+	t.Parallel()
 	nodes := redistest.Cluster(t)
 	l := ratelimit.NewRedis(nodes.Client(ratelimit.TuneRedis), ratelimit.RedisOptions{Rules: rules(t, fiveRules[:2]...), Timeout: patient})
 	t.Cleanup(func() { _ = l.Close() })
@@ -81,6 +82,7 @@ func TestRedisClusterServesWhatIsLeftOfIt(t *testing.T) {
 }
 
 func TestRedisSentinelFailover(t *testing.T) {
+	t.Parallel()
 	w := redistest.Sentinel(t)
 	l := ratelimit.NewRedis(w.Client(ratelimit.TuneRedis), ratelimit.RedisOptions{Rules: rules(t, fiveRules...), Timeout: time.Second, Lease: 6 * time.Second})
 	t.Cleanup(func() { _ = l.Close() })

@@ -167,7 +167,7 @@ func (r *Redis) tellSome(ctx context.Context, some []*tailRecord) (lost int, tol
 		calls[i] = r.tailCall(&parts[i], t)
 	}
 	r.sendSlowly(ctx, calls)
-	var charges []*redisCall
+	var charges, uncounted []*redisCall
 	for i, t := range some {
 		switch {
 		case calls[i].err != nil:
@@ -175,9 +175,14 @@ func (r *Redis) tellSome(ctx context.Context, some []*tailRecord) (lost int, tol
 		case calls[i].reply == int64(settledNow):
 			lost++
 		case calls[i].reply == int64(unknownID) && !t.charge:
-			lost++
-			if c := r.chargeLost(parts[i].slot, t.id, t.rules, unpackCost(t.used)); c != nil {
+			c := r.chargeLost(parts[i].slot, t.id, t.rules, unpackCost(t.used))
+			if c != nil {
 				charges = append(charges, c)
+			}
+			if !t.unknown {
+				lost++
+			} else if c != nil { // it was unknown from the first: whether it was lost since is known to its charge
+				uncounted = append(uncounted, c)
 			}
 		}
 	}
@@ -185,6 +190,11 @@ func (r *Redis) tellSome(ctx context.Context, some []*tailRecord) (lost int, tol
 	for _, c := range charges {
 		if c.err != nil {
 			return lost, false
+		}
+	}
+	for _, c := range uncounted {
+		if c.reply == int64(settledNow) {
+			lost++
 		}
 	}
 	return lost, true

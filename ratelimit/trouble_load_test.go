@@ -31,7 +31,7 @@ type crowd struct {
 func (c *crowd) client(t *testing.T, ctx context.Context, g *guarded, name string, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for i := 0; ctx.Err() == nil; i++ {
-		time.Sleep(time.Duration(rnd.IntN(20)) * time.Millisecond)
+		time.Sleep(time.Duration(rnd.IntN(60)) * time.Millisecond)
 		call := &Call{ID: fmt.Sprintf("%s-%d", name, i), Who: Subject{Org: "acme", Key: "k"}, Want: Cost{Requests: 1, Output: 1 + rnd.Int64N(20)}}
 		if _, err := g.Reserve(context.Background(), call); err != nil {
 			continue
@@ -84,6 +84,7 @@ func TestGuardUnderLoad(t *testing.T) {
 	const limit, burst = 6000, 600
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				set, err := NewRules([]Rule{{ID: "tpm", Scope: Key, Dim: Output, Amount: limit, Per: Minute, Burst: burst}})
 				if err != nil {

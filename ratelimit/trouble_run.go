@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -143,13 +144,31 @@ func (r *replays) ended(done int64) {
 	r.postponed = false
 }
 
-// replay settles at the primary. A failure says something about the settlement or about the
-// primary: a question to it tells which.
-func (g *Guard) replay(ctx context.Context, s *Settlement) error {
-	_, err := g.fly(ctx, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
-	if err == nil || errors.Is(err, ErrForgotten) {
-		return err
+// replay settles at the primary, all at the same time: it pipelines what comes together. What is
+// behind the first that fails is given again.
+func (g *Guard) replay(ctx context.Context, some []*Settlement) []error {
+	errs := make([]error, len(some))
+	var all sync.WaitGroup
+	for i, s := range some {
+		all.Go(func() {
+			_, errs[i] = g.fly(ctx, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
+		})
 	}
+	all.Wait()
+	for i, err := range errs {
+		if err == nil || errors.Is(err, ErrForgotten) {
+			continue
+		}
+		if errs[i] = g.refused(ctx, some[i], err); errs[i] != errPostpone {
+			break
+		}
+	}
+	return errs
+}
+
+// refused looks into the failure of a settlement. It says something about the settlement or
+// about the primary: a question to it tells which.
+func (g *Guard) refused(ctx context.Context, s *Settlement, err error) error {
 	r := &g.replays
 	if r.id != s.Call.ID {
 		r.id, r.refusals = s.Call.ID, 0

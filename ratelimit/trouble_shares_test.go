@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -72,7 +71,7 @@ func TestGuardMoneySurvives(t *testing.T) {
 		}
 		defer journal.Close()
 		for range 2 { // a reply may be lost
-			if _, err := journal.Replay(t.Context(), func(_ context.Context, s *Settlement) error { return store.Settle(t.Context(), s) }); err != nil {
+			if _, err := journal.Replay(t.Context(), oneByOne(func(s *Settlement) error { return store.Settle(t.Context(), s) })); err != nil {
 				t.Fatal(err)
 			}
 		}

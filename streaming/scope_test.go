@@ -14,11 +14,10 @@ var errWhy = errors.New("why")
 // TestScopeEnds looks at a scope, a scope below it and contexts of the standard library
 // between and below, for every way in which they end.
 func TestScopeEnds(t *testing.T) {
+	type key struct{}
 	type tree struct {
 		root       context.CancelCauseFunc
 		top, under Scope
-		between    context.Context
-		leaf       context.Context
 	}
 	for name, tc := range map[string]struct {
 		end           func(*tree)
@@ -45,7 +44,7 @@ func TestScopeEnds(t *testing.T) {
 				}
 				x.top.Begin(parent)
 				defer x.top.Cancel(nil)
-				between, stop := context.WithCancel(context.WithValue(&x.top, "k", "v"))
+				between, stop := context.WithCancel(context.WithValue(&x.top, key{}, "v"))
 				defer stop()
 				x.under.Begin(between)
 				defer x.under.Cancel(nil)
@@ -73,7 +72,7 @@ func TestScopeEnds(t *testing.T) {
 						}
 					}
 				}
-				if x.under.Value("k") != "v" {
+				if x.under.Value(key{}) != "v" {
 					t.Error("a value was lost")
 				}
 			})

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -152,11 +153,21 @@ func (w *fileWatch) stirred() {
 }
 
 // changed tells whether something else stands in the files than when it was last called, or
-// set was.
+// set was. A file that is empty is being written: it is waited for, since an empty
+// configuration is a valid one.
 func (w *fileWatch) changed() bool {
+	w.waiting = false
+	if slices.ContainsFunc(w.files, isEmpty) {
+		return false
+	}
 	was := w.seen
-	w.seen, w.waiting = w.sum(), false
+	w.seen = w.sum()
 	return len(w.files) > 0 && w.seen != was
+}
+
+func isEmpty(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Size() == 0
 }
 
 func (w *fileWatch) close() {

@@ -9,8 +9,8 @@ import (
 // tokenWords are the API's names for what it tells of a token.
 var tokenWords = deltas.Words{Token: "token", Logprob: "logProbability"}
 
-// score reads the log probabilities of a candidate's share of a chunk: the chosen tokens
-// and, in a list as long, those that were likely at each place.
+// score reads the log probabilities of a candidate: the chosen tokens and, in a list as
+// long, those that were likely at each place.
 //
 //go:noinline
 func (o *choice) score(v []byte) {
@@ -33,7 +33,7 @@ func (o *choice) score(v []byte) {
 	for i := range min(len(chosen), len(likely)) {
 		chosen[i].Top = likely[i]
 	}
-	o.scores.Add(chosen)
+	o.scores.Share(chosen)
 }
 
 func readLikely(c *jsonscan.Cursor) (all [][]streaming.TokenProb) {

@@ -37,7 +37,7 @@ type picked struct {
 // the calls and this is not one, who was asked, who wants to be left alone. Within a rank
 // the lower tier goes first, and in it who has a weight.
 const (
-	rankReserve = (iota + 1) << 32
+	rankReserve = (iota + 1) << 20
 	rankTried
 	rankCooled
 	rankNone

@@ -60,7 +60,7 @@ func TestEachTokenItself(t *testing.T) {
 // TestSameWork compares the fastest of many runs for an id that nobody has with that for a
 // wrong secret of one that somebody has.
 func TestSameWork(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || store.UnderRace {
 		t.Skip("measures")
 	}
 	s := file(filepath.Join(t.TempDir(), "keys.db")).Open(t, storetest.Options(t))
@@ -109,6 +109,13 @@ func TestMemory(t *testing.T) {
 		t.Error(err)
 	}
 	t.Setenv("TMPDIR", filepath.Join(dir, "nowhere"))
+	was := *store.SharedMemory
+	t.Cleanup(func() { *store.SharedMemory = was })
+	*store.SharedMemory = dir
+	if s, err := store.OpenMemory(storetest.Options(t)); err != nil || s.Close() != nil {
+		t.Errorf("without temporary files: %v", err)
+	}
+	*store.SharedMemory = filepath.Join(dir, "nowhere")
 	if _, err := store.OpenMemory(storetest.Options(t)); err == nil {
 		t.Error("opened nowhere")
 	}

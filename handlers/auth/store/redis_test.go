@@ -28,6 +28,10 @@ func twoReplicas(t *testing.T, server *redistest.Server, o store.Options) (a, b 
 	return open(), open()
 }
 
+// patience bounds waits for what must happen, on however slow a machine. It is no part of what
+// is measured: an edit is in force elsewhere in milliseconds.
+const patience = 20 * time.Second
+
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{}) // tests kill servers
 	m.Run()
@@ -63,12 +67,12 @@ func testReplicas(t *testing.T, client func(func(*redis.UniversalOptions)) redis
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b knows the key", func() bool { return good(b, token) })
+	storetest.Await(t, patience, "b knows the key", func() bool { return good(b, token) })
 	next, _, err := a.Rotate(t.Context(), k.ID, 1, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b knows the new secret", func() bool { return good(b, next) && good(b, token) })
+	storetest.Await(t, patience, "b knows the new secret", func() bool { return good(b, next) && good(b, token) })
 	if _, err := b.Delete(t.Context(), k.ID, 1); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a conflict over replicas: %v", err)
 	}
@@ -80,8 +84,8 @@ func testReplicas(t *testing.T, client func(func(*redis.UniversalOptions)) redis
 		if r != (store.Revocation{ID: k.ID}) || good(b, next) {
 			t.Errorf("told %+v; still good: %t", r, good(b, next))
 		}
-	case <-time.After(time.Second):
-		t.Error("b was not told within a second")
+	case <-time.After(patience):
+		t.Error("b was not told")
 	}
 }
 
@@ -98,11 +102,11 @@ func TestReplicasWithoutMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b knows the key", func() bool { return good(b, token) })
+	storetest.Await(t, patience, "b knows the key", func() bool { return good(b, token) })
 	if _, err := a.Delete(t.Context(), k.ID, 0); err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b refuses the key", func() bool { return !good(b, token) })
+	storetest.Await(t, patience, "b refuses the key", func() bool { return !good(b, token) })
 }
 
 // TestEditsOfReplicas edits one key from two replicas: no edit is lost.
@@ -154,10 +158,10 @@ func TestRedisLost(t *testing.T) {
 	if _, err := a.Delete(t.Context(), dead.ID, 1); err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b follows", func() bool { return good(b, token) && b.State().Keys == 2 })
+	storetest.Await(t, patience, "b follows", func() bool { return good(b, token) && b.State().Keys == 2 && !good(b, revoked) })
 	server.Kill()
 	unknown := auth.NewToken()
-	storetest.Await(t, 6*time.Second, "the copy is old", func() bool {
+	storetest.Await(t, patience, "the copy is old", func() bool {
 		_, _, err := b.Verify(&unknown)
 		return errors.Is(err, store.ErrUnavailable)
 	})
@@ -182,7 +186,7 @@ func TestRedisLost(t *testing.T) {
 	storetest.Await(t, 10*time.Second, "all is well", func() bool { return a.State().Err == nil && b.State().Err == nil && b.State().Age < time.Second })
 	c := prefix{server.Client(ratelimit.TuneRedis), "s:"}.Open(t, storetest.Options(t))
 	defer c.Close()
-	storetest.Await(t, 2*time.Second, "c knows what was lost", func() bool { return good(c, token) && c.State().Keys == 2 })
+	storetest.Await(t, patience, "c knows what was lost", func() bool { return good(c, token) && c.State().Keys == 2 })
 	if good(c, revoked) || !slices.Equal(c.Lookup(k.ID).Models, k.Models) {
 		t.Error("the keys came back otherwise")
 	}
@@ -208,7 +212,7 @@ func TestRedisRolledBack(t *testing.T) {
 	if _, err := a.Update(t.Context(), k.ID, 1, func(k *store.Key) error { k.Disabled = true; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, time.Second, "b follows", func() bool { return !good(b, token) })
+	storetest.Await(t, patience, "b follows", func() bool { return !good(b, token) })
 	_, err = client.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
 		for i, name := range names {
 			p.RestoreReplace(t.Context(), name, 0, dumps[i])
@@ -218,7 +222,7 @@ func TestRedisRolledBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Await(t, 3*time.Second, "the revocation is back", func() bool {
+	storetest.Await(t, patience, "the revocation is back", func() bool {
 		c := prefix{client, "s:"}.Open(t, storetest.Options(t))
 		defer c.Close()
 		return c.Lookup(k.ID).Version == 2 && !good(c, token)
@@ -239,7 +243,7 @@ func TestRedisMaxStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Kill()
-	storetest.Await(t, 8*time.Second, "the key is refused", func() bool {
+	storetest.Await(t, patience, "the key is refused", func() bool {
 		_, _, err := a.Verify(&token)
 		return errors.Is(err, store.ErrUnavailable)
 	})
@@ -247,7 +251,7 @@ func TestRedisMaxStale(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	server.Start()
-	storetest.Await(t, 5*time.Second, "the key is good again", func() bool { return good(a, token) })
+	storetest.Await(t, patience, "the key is good again", func() bool { return good(a, token) })
 }
 
 // TestRedisAbsent starts without Redis: nobody is let in, and nobody is told to be unknown.

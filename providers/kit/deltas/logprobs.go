@@ -91,7 +91,8 @@ func readBytes(c *jsonscan.Cursor) (out []byte) {
 // it. The zero value is empty.
 type Scores struct {
 	waiting []streaming.TokenLogprob
-	last    int // where those begin that were added last
+	last    int  // where those begin that were added last
+	shared  bool // they are of several texts
 }
 
 // Add takes the tokens that came with the next text.
@@ -100,14 +101,38 @@ func (s *Scores) Add(tokens []streaming.TokenLogprob) {
 	s.waiting = append(s.waiting, tokens...)
 }
 
+// Share takes the tokens of all texts that follow, each of which gets those that make it.
+func (s *Scores) Share(tokens []streaming.TokenLogprob) {
+	s.Add(tokens)
+	s.shared = true
+}
+
 // Of returns the tokens of a text of so many bytes; nil: there are none. Those that came
 // earlier are left out where the text has no room for them: what they stood for was a mark
 // that the server did not tell.
 func (s *Scores) Of(size int) *streaming.LogprobData {
+	if s.shared {
+		return s.first(size)
+	}
 	d := s.Rest()
 	for ; d != nil && s.last > 0 && d.Width() > size; s.last-- {
 		d.Tokens = d.Tokens[1:]
 	}
+	return d
+}
+
+// first returns the tokens that make the next bytes.
+func (s *Scores) first(size int) *streaming.LogprobData {
+	n := 0
+	for width := 0; n < len(s.waiting) && width < size; n++ {
+		one := streaming.LogprobData{Tokens: s.waiting[n : n+1]}
+		width += one.Width()
+	}
+	if n == 0 {
+		return nil
+	}
+	d := &streaming.LogprobData{Tokens: s.waiting[:n:n]}
+	s.waiting = s.waiting[n:]
 	return d
 }
 

@@ -27,6 +27,36 @@ func TestReadTokens(t *testing.T) {
 	}
 }
 
+// Tokens of several texts are dealt out to them.
+func TestScoresOfSeveralTexts(t *testing.T) {
+	var s Scores
+	if s.Share(nil); s.Of(1) != nil {
+		t.Error("nothing has log probabilities")
+	}
+	var tokens []streaming.TokenLogprob
+	for _, name := range []string{"ab", "c", "de", "f", "<eos>"} {
+		tokens = append(tokens, streaming.TokenLogprob{TokenProb: streaming.TokenProb{Token: name}})
+	}
+	s.Share(tokens)
+	for _, c := range []struct {
+		size int
+		want string
+	}{{3, "ab c "}, {0, ""}, {1, "de "}, {1, "f "}} { // "de" goes with the first text that holds any of it
+		got := ""
+		if d := s.Of(c.size); d != nil {
+			for _, one := range d.Tokens {
+				got += one.Token + " "
+			}
+		}
+		if got != c.want {
+			t.Errorf("%d bytes: %q, want %q", c.size, got, c.want)
+		}
+	}
+	if d := s.Rest(); d == nil || len(d.Tokens) != 1 || d.Tokens[0].Token != "<eos>" {
+		t.Errorf("rest %+v", d)
+	}
+}
+
 // Tokens wait for a text, and those of what the server did not tell are left out.
 func TestScores(t *testing.T) {
 	tokens := func(all ...string) (out []streaming.TokenLogprob) {

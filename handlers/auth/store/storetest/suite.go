@@ -200,7 +200,7 @@ func testRotation(t *testing.T, p Place) {
 	clock.Add(time.Hour + time.Second)
 	wantVerify(t, s, first, store.ErrUnknown)
 	wantVerify(t, s, next, nil)
-	Await(t, time.Second, "tell of the secret that time ended", func() bool { return len(h.list()) == 1 })
+	Await(t, 20*time.Second, "tell of the secret that time ended", func() bool { return len(h.list()) == 1 })
 	if r := h.list()[0]; r != (store.Revocation{ID: k.ID, Before: 2}) || !r.Ends(1) || r.Ends(2) {
 		t.Errorf("told %+v", r)
 	}
@@ -245,7 +245,7 @@ func testExpiry(t *testing.T, p Place) {
 	clock.Add(time.Hour)
 	wantVerify(t, s, token, store.ErrExpired)
 	wantVerify(t, s, auth.TokenFor(k.ID), store.ErrUnknown)
-	Await(t, time.Second, "tell of the expired key", func() bool { return len(h.list()) == 1 })
+	Await(t, 20*time.Second, "tell of the expired key", func() bool { return len(h.list()) == 1 })
 	if all := h.list(); all[0] != (store.Revocation{ID: k.ID}) {
 		t.Errorf("told %v", all)
 	}
