@@ -155,7 +155,7 @@ func (c *Capabilities) reason(f Feature) string {
 	case f < Tools:
 		return "its upstream is of kind " + c.Kind
 	case f == Logprobs:
-		return "its upstream is of kind " + c.Kind + ", which gives no log probabilities here"
+		return "its upstream is of kind " + c.Kind + ", which tells no log probabilities"
 	case f == Choices:
 		return "its upstream is of kind " + c.Kind + ", which gives one answer to a call"
 	default:

@@ -64,3 +64,17 @@ func (r *Redis) TailBytes() int {
 
 // TellAgain tells Redis again what it has acknowledged lately, and counts what of it was lost.
 func (r *Redis) TellAgain(ctx context.Context) (lost int, told bool) { return r.tellAgain(ctx) }
+
+// Remind tells Redis again of all that it may have lost.
+func (r *Redis) Remind(ctx context.Context) bool { return r.remind(ctx) }
+
+// Renews reports whether a call of this process is kept alive.
+func (r *Redis) Renews(id string) bool {
+	c := r.open.get(id)
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.gone
+}

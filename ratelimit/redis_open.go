@@ -44,6 +44,7 @@ type openCall struct {
 	renewed int         // step of the last renewal
 	ended   bool        // somebody settles it
 	gone    bool        // Redis does not know it as open
+	missed  bool        // nor as anything else
 	undo    bool        // nobody waits for the reservation: it is to be undone
 	held    *redisPlan  // what it holds since then, under an id of its own; nil: nothing
 	regains int
@@ -217,11 +218,13 @@ const (
 	renewTaken   = 3
 )
 
-// back says that Redis has a reservation of the call again.
-func (c *openCall) back() {
+// known notes what RESERVE said of a call that was to be reserved again.
+func (c *openCall) known(verdict int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone, c.held = false, nil
+	if verdict == restored || verdict == granted && c.missed {
+		c.gone, c.missed, c.held = false, false, nil
+	}
 }
 
 // all are the calls of this process.
@@ -272,7 +275,7 @@ func (r *Redis) renewSome(ctx context.Context, step int, some []*openCall) bool 
 // check. One that another replica has taken for dead looks whether it can go on. That a call was granted is remembered
 // until it is settled.
 func (r *Redis) renewed(ctx context.Context, c *openCall, step int, calls []*redisCall) (answered bool) {
-	gone, taken := false, false
+	gone, taken, missed := false, false, false
 	for _, call := range calls {
 		if call.err != nil {
 			return false
@@ -280,12 +283,13 @@ func (r *Redis) renewed(ctx context.Context, c *openCall, step int, calls []*red
 		n, _ := call.reply.(int64)
 		gone, taken = gone || n != renewOpen, taken || n == renewTaken
 		if n == renewUnknown && c.granted {
+			missed = true
 			r.watch.missing()
 		}
 	}
 	c.mu.Lock()
 	undone, ended, first := c.undo, c.ended, gone && c.granted && !c.gone && c.held == nil
-	c.gone = gone && c.granted
+	c.gone, c.missed = gone && c.granted, missed
 	c.told, c.renewed = c.telling, step
 	c.mu.Unlock()
 	switch {

@@ -60,6 +60,13 @@ func (r *Redis) register(org string) *redisCall {
 	return r.turnCall("", 0, []string{org}, nil)
 }
 
+// forget has all organisations registered again: Redis may not know them any more.
+func (o *redisOrgs) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.known)
+}
+
 // tidy forgets when organisations were registered that have been silent since.
 func (o *redisOrgs) tidy(age time.Duration) (silent []string) {
 	o.mu.Lock()

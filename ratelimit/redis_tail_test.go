@@ -240,6 +240,40 @@ func TestRedisThatKeptAllHasLostNothing(t *testing.T) {
 	}
 }
 
+// A call that is reserved again is kept alive from then on, also when the answer to that is lost; and
+// its organisation is registered again.
+func TestRedisRestoresThoughAReplyIsLost(t *testing.T) {
+	t.Parallel()
+	s := redistest.Single(t)
+	p := newProxy(t, s.Addr, false)
+	o := ratelimit.RedisOptions{Rules: rules(t, tailRules...), Timeout: patient, Lease: 10 * time.Minute} // nothing happens by itself
+	l := ratelimit.NewRedis(redistest.ClientFor(t, p.addr, ratelimit.TuneRedis), o)
+	t.Cleanup(func() { _ = l.Close() })
+	c := tailCall("acme", "a")
+	redisReserve(t, l, c)
+	s.Must("FLUSHALL")
+	l.RenewAll(t.Context())
+	if l.Renews(c.ID) {
+		t.Fatal("it is not known to be lost")
+	}
+	p.lose.Store(1)
+	if !l.Remind(t.Context()) || !l.Renews(c.ID) {
+		t.Errorf("it is not kept alive: %+v", l.State())
+	}
+	equal(t, "left", left(t, l, c.Who), 999, 9900, 49, 99_900)
+	if s.Must("ZSCORE", "sluice:{shared}:tenants", "acme") == "" {
+		t.Error("nobody would sweep its organisation")
+	}
+	s.Must("FLUSHALL")
+	l.RenewAll(t.Context())
+	l.Remind(t.Context())
+	d := tailCall("b", "b")
+	redisReserve(t, l, d)
+	if s.Must("ZSCORE", "sluice:{shared}:tenants", "b") == "" {
+		t.Error("nobody would sweep an organisation that is new to Redis")
+	}
+}
+
 // FLUSHALL leaves the process as it is: the data alone tells.
 func TestRedisIsToldAgainAfterAFlush(t *testing.T) {
 	t.Parallel()

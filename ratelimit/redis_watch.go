@@ -69,6 +69,7 @@ func (r *Redis) check(ctx context.Context) {
 // remind tells Redis again of all open calls, and of what it has acknowledged lately. What it
 // knows stays as it is. It reports whether Redis answered for all of it.
 func (r *Redis) remind(ctx context.Context) bool {
+	r.orgs.forget()
 	open, told := r.restore(ctx)
 	if told {
 		var ended int
@@ -105,18 +106,31 @@ func (r *Redis) restore(ctx context.Context) (lost int, told bool) {
 		for org := range orgs {
 			names = append(names, org)
 		}
-		r.sendSlowly(ctx, append(calls, r.turnCall("", 0, names, nil)))
-		for i, call := range calls {
-			if call.err != nil {
-				return lost, false
-			}
-			if list, ok := call.numbers(); ok && len(list) > 0 && list[0] == restored {
-				of[i].back()
-				lost++
-			}
+		turn := r.turnCall("", 0, names, nil)
+		r.sendSlowly(ctx, append(calls, turn))
+		n, ok := restoredOf(calls, of)
+		if lost += n; !ok || turn.err != nil {
+			return lost, false
 		}
 	}
 	return lost, true
+}
+
+// restoredOf looks at the answers of calls that were reserved again, and counts those that were
+// lost. One that Redis did not know and does by now was reserved by a run whose answer was lost.
+func restoredOf(calls []*redisCall, of []*openCall) (lost int, told bool) {
+	told = true
+	for i, call := range calls {
+		list, ok := call.numbers()
+		if call.err != nil || !ok || len(list) == 0 {
+			told = told && call.err == nil
+			continue
+		}
+		if of[i].known(list[0]); list[0] == restored {
+			lost++
+		}
+	}
+	return lost, told
 }
 
 // restorations are the runs of RESERVE that reserve a call again.

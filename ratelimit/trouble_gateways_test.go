@@ -66,6 +66,7 @@ type timedUse struct {
 func newTroubled(t *testing.T, server *redistest.Server, rule ratelimit.Rule) *troubled {
 	t.Helper()
 	x := &troubled{server: server, start: time.Now(), rows: map[string]int64{}, stalls: watchStalls(t)}
+	var primaries []*ratelimit.Redis
 	for range 3 {
 		set, err := ratelimit.NewRules([]ratelimit.Rule{rule})
 		if err != nil {
@@ -88,6 +89,12 @@ func newTroubled(t *testing.T, server *redistest.Server, rule ratelimit.Rule) *t
 			_ = primary.Close()
 		})
 		x.guards = append(x.guards, g)
+		primaries = append(primaries, primary)
+	}
+	for range 2 { // nobody waits for their next rounds
+		for _, p := range primaries {
+			p.Round(t.Context())
+		}
 	}
 	server.Await("know three gateways", func() bool {
 		return !slices.ContainsFunc(x.guards, func(g *ratelimit.Guard) bool { return g.State().Replicas != 3 })

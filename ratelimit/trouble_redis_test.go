@@ -13,6 +13,7 @@ import (
 // TestGuardRedis freezes a real Redis under load, lets it go on, kills it and starts it
 // again with what it wrote: limits hold, nothing is lost, and soon all is as it was.
 func TestGuardRedis(t *testing.T) {
+	t.Parallel()
 	guardStory(t, 60_000, 4*time.Second, 3*time.Second)
 }
 

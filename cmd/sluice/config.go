@@ -42,9 +42,9 @@ type Config struct {
 	Prices    []Price    `toml:"prices" doc:"What models cost, for limits in US dollars and for usage records."`
 	Estimates []Estimate `toml:"estimates" doc:"How the tokens of a request are estimated before it runs. What it has really used counts at its end."`
 
-	file  string   // the file that was read, "" for none
-	text  []byte   // what stood in it
-	reads []string // other files that were read, such as those of secrets
+	file  string // the file that was read, "" for none
+	text  []byte // what stood in it
+	reads marks  // other files that were read, such as those of secrets
 
 	unchecked []string          // paths that a closed decoder could say nothing of
 	sources   map[string]Source // by path, such as "upstreams[0].base_url"; absent means default

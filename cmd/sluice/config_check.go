@@ -104,6 +104,9 @@ func (d *decoder) validateServer(s *Server, keys int) {
 	case d.closed:
 		d.skip("server.tls_cert")
 	default:
+		for _, f := range []string{s.TLSCert, s.TLSKey} {
+			_, _ = d.readFile("server.tls_cert", f, maxCertificates) // to be watched; what is wrong with it is told below
+		}
 		if _, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey); err != nil {
 			d.failAt("server.tls_cert", "cannot load it with server.tls_key: %s", strings.TrimPrefix(err.Error(), "tls: "))
 		}

@@ -23,7 +23,7 @@ type decoder struct {
 	bad      map[string]bool  // paths that already have a problem
 	sources  map[string]Source
 	used     map[string]bool // environment variables named in ${...}
-	reads    []string        // files that were read
+	reads    marks           // files that were read
 
 	// closed is for text from elsewhere: no file and no variable is looked at, so that
 	// nobody learns what is in them.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -231,8 +232,14 @@ func (d *decoder) readFile(path, file string, limit int64) ([]byte, error) {
 		d.skip(path)
 		return nil, errClosed
 	}
-	d.reads = append(d.reads, file)
-	return readBounded(file, limit)
+	text, err := readBounded(file, limit)
+	if d.reads == nil {
+		d.reads = marks{}
+	}
+	if d.reads[file] = [sha256.Size]byte{}; err == nil {
+		d.reads[file] = markOf(text)
+	}
+	return text, err
 }
 
 var errClosed = errors.New("files and the environment are not looked at")

@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
-	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,13 +22,45 @@ const (
 	lookAnyway = 30 * time.Second
 )
 
+// marks say what stands in files; the zero mark is of one that cannot be read.
+type marks map[string][sha256.Size]byte
+
+// markOf is the mark of a text. A byte order mark is no part of it.
+func markOf(text []byte) [sha256.Size]byte {
+	return sha256.Sum256(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
+}
+
+// now is what stands in the same files now.
+func (m marks) now() marks {
+	out := marks{}
+	for file := range m {
+		out[file] = [sha256.Size]byte{}
+		if text, err := readBounded(file, maxLabels); err == nil { // the largest that are read
+			out[file] = markOf(text)
+		}
+	}
+	return out
+}
+
+// marks are the files that the configuration was read from, as they were. Without any, it is
+// where one would be found.
+func (c *Config) marks() marks {
+	m := marks{}
+	maps.Copy(m, c.reads)
+	if c.file == "" {
+		m[defaultFile] = [sha256.Size]byte{}
+	} else {
+		m[c.file] = markOf(c.text)
+	}
+	return m
+}
+
 // fileWatch tells when what stands in the configuration's files has changed. It watches
 // their directories: files are replaced rather than written, and a mounted ConfigMap is a
 // symbolic link that is swapped in its directory.
 type fileWatch struct {
 	log     *slog.Logger
-	files   []string
-	seen    [sha256.Size]byte
+	seen    marks             // of the files that are watched
 	watcher *fsnotify.Watcher // nil: files are only looked at
 	dirs    []string
 	wait    *time.Timer // until files are looked at
@@ -47,22 +79,21 @@ func newFileWatch(log *slog.Logger) *fileWatch {
 	return w
 }
 
-// set watches the files of a configuration, none when it does not ask for that. What stands
-// in them now is known.
+// set watches the files of a configuration, none when it does not ask for that. One that has
+// changed since it was read is looked at soon.
 func (w *fileWatch) set(c *Config) {
-	w.files = nil
+	w.seen = nil
 	if c.Server.Watch {
-		w.files = c.watched()
+		w.seen = c.marks()
 	}
-	if w.seen = w.sum(); w.files != nil && !c.current() {
-		w.seen = [sha256.Size]byte{} // it has changed since it was read
+	if !maps.Equal(w.seen, w.seen.now()) {
 		w.stirred()
 	}
 	if w.watcher == nil {
 		return
 	}
 	var dirs []string
-	for _, f := range w.files {
+	for f := range w.seen {
 		dirs = append(dirs, filepath.Dir(f))
 	}
 	slices.Sort(dirs)
@@ -78,46 +109,6 @@ func (w *fileWatch) set(c *Config) {
 		}
 	}
 	w.dirs = dirs
-}
-
-// watched are the files that the configuration was read from. Without any, it is where
-// one would be found.
-func (c *Config) watched() []string {
-	file := c.file
-	if file == "" {
-		file = defaultFile
-	}
-	files := append([]string{file}, c.reads...)
-	if s := &c.Server; s.TLSCert != "" {
-		files = append(files, s.TLSCert, s.TLSKey)
-	}
-	slices.Sort(files)
-	return slices.Compact(files)
-}
-
-// current tells whether the file still says what was read.
-func (c *Config) current() bool {
-	if c.file == "" {
-		return true
-	}
-	text, err := readBounded(c.file, maxDocument)
-	return err != nil || bytes.Equal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), c.text)
-}
-
-// sum is what stands in the files; one that cannot be read counts as such.
-func (w *fileWatch) sum() (sum [sha256.Size]byte) {
-	h := sha256.New()
-	for _, f := range w.files {
-		text, err := readBounded(f, maxDocument)
-		part := sha256.Sum256(text)
-		_, _ = io.WriteString(h, f+"\x00")
-		if err != nil {
-			_, _ = io.WriteString(h, "!")
-		}
-		_, _ = h.Write(part[:])
-	}
-	h.Sum(sum[:0])
-	return sum
 }
 
 // events are what the system tells; nil when it tells nothing.
@@ -138,9 +129,15 @@ func (w *fileWatch) errors() <-chan error {
 // matters tells whether something may have happened to the files. Others may be written all
 // the time in the same directory, such as a log.
 func (w *fileWatch) matters(e fsnotify.Event) bool {
-	return e.Has(fsnotify.Create|fsnotify.Rename|fsnotify.Remove) || e.Has(fsnotify.Write) && slices.ContainsFunc(w.files, func(f string) bool {
-		return filepath.Clean(f) == filepath.Clean(e.Name)
-	})
+	if !e.Has(fsnotify.Write) {
+		return e.Has(fsnotify.Create | fsnotify.Rename | fsnotify.Remove)
+	}
+	for f := range w.seen {
+		if filepath.Clean(f) == filepath.Clean(e.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // stirred has files looked at soon: not at once, and not later because of what happens
@@ -157,12 +154,14 @@ func (w *fileWatch) stirred() {
 // configuration is a valid one.
 func (w *fileWatch) changed() bool {
 	w.waiting = false
-	if slices.ContainsFunc(w.files, isEmpty) {
-		return false
+	for f := range w.seen {
+		if isEmpty(f) {
+			return false
+		}
 	}
 	was := w.seen
-	w.seen = w.sum()
-	return len(w.files) > 0 && w.seen != was
+	w.seen = was.now()
+	return !maps.Equal(was, w.seen)
 }
 
 func isEmpty(file string) bool {

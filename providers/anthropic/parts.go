@@ -106,7 +106,7 @@ func (a *request) image(at string, raw json.RawMessage) (block, error) {
 	}
 	_, data, ok := dataURL(url)
 	if !ok {
-		return block{}, providers.Invalid(at, "An image_url part needs an http(s) URL or a data URL in base64, such as data:image/png;base64,….")
+		return block{}, providers.Invalid(at, fmt.Sprintf("An image_url part for the model %q needs an http(s) URL or a data URL in base64, such as data:image/png;base64,….", a.req.Model))
 	}
 	kind, err := sniff(data)
 	if err != nil || !slices.Contains(imageTypes, kind) {

@@ -60,7 +60,7 @@ func (q *question) addImageURL(image *ask.Image) error {
 	}
 	data, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return providers.Invalid(image.Param, image.Param+" holds no valid base64.")
+		return providers.Invalid(image.Param, fmt.Sprintf("%s is no image that the model %q can be given: it holds no valid base64.", image.Param, image.Model))
 	}
 	return q.addImage(image.Param, mediaType, data)
 }

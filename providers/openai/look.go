@@ -170,15 +170,16 @@ func (l *look) content(v jsonscan.Span, b []byte, kind streaming.Kind) {
 	}
 }
 
-// contentSize is how many bytes of JSON text a value holds, a string without its
-// quotes; nothing for null and what is empty.
+// contentSize is how many bytes of text a value holds: of a string what it stands for, so
+// that escapes are not counted as tokens; of anything else its JSON; nothing for null and
+// what is empty.
 func contentSize(v jsonscan.Span, b []byte) int {
 	n := v.End - v.Start
 	switch {
 	case n <= 2 || n == 4 && string(v.Of(b)) == "null":
 		return 0
 	case b[v.Start] == '"':
-		return n - 2
+		return textSize(b[v.Start+1 : v.End-1])
 	default:
 		return n
 	}

@@ -119,7 +119,7 @@ func TestPresentAsIsNoRepair(t *testing.T) {
 func TestSizeOfToolCalls(t *testing.T) {
 	for text, want := range map[string]int{
 		`[{"index":0,"id":"call_0123456789","type":"function","function":{"name":"look_up","arguments":""}}]`:  7,
-		`[{"index":0,"function":{"arguments":"{\"a\""}},{"index":1,"function":{"name":"f","arguments":"{}"}}]`: 6 + 1 + 2,
+		`[{"index":0,"function":{"arguments":"{\"a\""}},{"index":1,"function":{"name":"f","arguments":"{}"}}]`: 4 + 1 + 2,
 		`[{"index":0,"function":{"name":null,"arguments":{"a":1}}}]`:                                           7,
 		`[{"index":0}]`: 0,
 	} {

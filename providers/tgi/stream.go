@@ -108,8 +108,7 @@ func (r *reader) cut(events []streaming.Event, fault error) ([]streaming.Event, 
 		return append(out, *last), nil
 	}
 	r.done, r.early = true, true
-	u := usageOf(r.estimate(), r.at[ended-1])
-	u.Estimated = true
+	u := usageOf(0, r.at[ended-1], r.estimate)
 	return append(out, streaming.Event{Kind: streaming.Usage, Usage: u}), nil
 }
 
@@ -148,7 +147,7 @@ func (r *reader) finish(b []byte) {
 	r.done = true
 	d := &r.event.details
 	r.batch.Add(streaming.Event{Kind: streaming.Stop, Stop: stopOf(d.reason.Of(b))})
-	if u := usageOf(d.prompt, d.generated); u != nil {
+	if u := usageOf(d.prompt, d.generated, r.estimate); u != nil {
 		r.batch.Add(streaming.Event{Kind: streaming.Usage, Usage: u})
 	}
 }
@@ -161,12 +160,17 @@ func stopOf(reason []byte) string {
 	return "stop" // eos_token, stop_sequence
 }
 
-// usageOf is nil when nothing was counted.
-func usageOf(prompt, generated int64) *streaming.UsageData {
+// usageOf is nil when nothing was counted. Older servers, and proxies that take headers
+// away, leave the prompt uncounted: it is estimated then.
+func usageOf(prompt, generated int64, estimate func() int64) *streaming.UsageData {
 	if prompt == 0 && generated == 0 {
 		return nil
 	}
-	return &streaming.UsageData{Prompt: prompt, Completion: generated, Total: prompt + generated}
+	estimated := prompt == 0
+	if estimated {
+		prompt = estimate()
+	}
+	return &streaming.UsageData{Prompt: prompt, Completion: generated, Total: prompt + generated, Estimated: estimated}
 }
 
 // end judges the end of the body before the last event.
@@ -294,7 +298,7 @@ func (t target) relayWhole(r *request, promptTokens string, body io.Reader, yiel
 	if stops := r.stopper(); stops != nil {
 		events, _ = stops.cut(events)
 	}
-	if u := usageOf(max(e.details.prompt, number([]byte(promptTokens))), e.details.generated); u != nil {
+	if u := usageOf(max(e.details.prompt, number([]byte(promptTokens))), e.details.generated, r.req.PromptEstimate); u != nil {
 		events = append(events, streaming.Event{Kind: streaming.Usage, Usage: u})
 	}
 	yield(events, nil)

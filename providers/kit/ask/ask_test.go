@@ -274,7 +274,7 @@ func TestImageData(t *testing.T) {
 		"data:image/png;base64,QUI==":                     "!no valid base64",
 		"data:image/png;base64,Q=JD":                      "!no valid base64",
 		"data:image/png;base64,QÜJD":                      "!no valid base64",
-		"data:application/pdf;base64,QUJD":                "!which is no image",
+		"data:application/pdf;base64,QUJD":                "!its type is application/pdf",
 		"data:image/png;base64,QUJD!":                     "!no valid base64",
 	} {
 		kind, data, err := (&Image{Param: "p", URL: url, Model: "m"}).Data()

@@ -28,26 +28,30 @@ func (i *Image) Data() (mediaType, data string, err error) {
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
 	switch {
 	case !ok:
-		return "", "", providers.Invalid(i.Param, i.Param+" must be a data URL (data:image/png;base64,…): the gateway does not fetch images.")
+		return "", "", providers.Invalid(i.Param, fmt.Sprintf("%s must be a data URL (data:image/png;base64,…) for the model %q: the gateway does not fetch images.", i.Param, i.Model))
 	case !hasData || !is64:
-		return "", "", providers.Invalid(i.Param, i.Param+" is no data URL in base64: it must begin like data:image/png;base64, and go on with the data.")
+		return "", "", i.broken("it is no data URL in base64, which begins like data:image/png;base64, and goes on with the data")
 	case mediaType != "" && !strings.HasPrefix(mediaType, "image/"):
-		return "", "", providers.Invalid(i.Param, i.Param+" is of type "+mediaType+", which is no image.")
+		return "", "", i.broken("its type is " + mediaType)
 	}
 	if data, ok = standardBase64(encoded); !ok || data == "" {
-		return "", "", providers.Invalid(i.Param, i.Param+" holds no valid base64.")
+		return "", "", i.broken("it holds no valid base64")
 	}
 	if mediaType != "" && mediaType != "image/jpg" && !slices.ContainsFunc(magics, func(m magic) bool { return m.mediaType == mediaType }) {
 		return mediaType, data, nil
 	}
 	is := sniff(data)
 	if is == "" {
-		return "", "", providers.Invalid(i.Param, fmt.Sprintf("%s is no image that the model %q can be given: its data begins like no PNG, JPEG, GIF, WebP, BMP or TIFF.", i.Param, i.Model))
+		return "", "", i.broken("its data begins like no PNG, JPEG, GIF, WebP, BMP or TIFF")
 	}
 	if mediaType == "" {
 		mediaType = is
 	}
 	return mediaType, data, nil
+}
+
+func (i *Image) broken(why string) error {
+	return providers.Invalid(i.Param, fmt.Sprintf("%s is no image that the model %q can be given: %s.", i.Param, i.Model, why))
 }
 
 // magic is how the files of a type begin: prefix, and at offset 8 a second mark where the

@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"fmt"
 	"strings"
 
 	"sluice/providers"
@@ -44,9 +45,13 @@ func (q *Params) readMedia(v []byte, param, kind string) (*Media, error) {
 	}
 	var ok bool
 	if m.Data, ok = standardBase64(word("data")); !ok || m.Data == "" {
-		return nil, providers.Invalid(m.Param, m.Param+" holds no valid base64.")
+		return nil, q.notBase64(m.Param)
 	}
 	return m, nil
+}
+
+func (q *Params) notBase64(param string) error {
+	return providers.Invalid(param, fmt.Sprintf("%s holds no valid base64, so the model %q cannot be given it.", param, q.req.Model))
 }
 
 // document takes a data URL (RFC 2397) apart, which must tell its type.
@@ -61,7 +66,7 @@ func (q *Params) document(param, name, url string) (*Media, error) {
 	}
 	data, ok := standardBase64(data)
 	if !ok || data == "" {
-		return nil, providers.Invalid(param, param+" holds no valid base64.")
+		return nil, q.notBase64(param)
 	}
 	return &Media{Param: param, Type: kind, Name: name, Data: data}, nil
 }

@@ -64,7 +64,7 @@ func why(name string) string {
 	case "functions", "function_call":
 		return "takes functions only as tools"
 	case "logprobs", "top_logprobs":
-		return "gives no log probabilities here"
+		return "tells no log probabilities"
 	default:
 		return "has nothing like it"
 	}
