@@ -16,7 +16,18 @@ import (
 // that also proves it well-formed. The body is kept, not copied. depth bounds the
 // nesting of JSON. The error is an *Error that names the field.
 func Parse(op Op, path, contentType string, body []byte, depth int) (*Request, error) {
-	r := &Request{Op: op, Path: path, ContentType: contentType, Body: body, Choices: 1}
+	return ParseFor("", op, path, contentType, body, depth)
+}
+
+// ParseFor is Parse for a model that was named beside the body, which then needs none and
+// may name no other; "" is none.
+func ParseFor(model string, op Op, path, contentType string, body []byte, depth int) (*Request, error) {
+	if model != "" {
+		if err := checkModel(model, ""); err != nil {
+			return nil, err
+		}
+	}
+	r := &Request{Op: op, Path: path, ContentType: contentType, Body: body, Choices: 1, Model: model}
 	if r.multipart() {
 		return r, r.parseForm()
 	}
@@ -167,6 +178,10 @@ func checkModel(name, hint string) error {
 }
 
 func (r *Request) takeModel(f field) error {
+	if r.Model != "" && !f.seen {
+		r.unnamed = true
+		return nil
+	}
 	if !f.seen && r.Op == Moderations {
 		r.Model = defaultModeration
 		return nil
@@ -177,6 +192,9 @@ func (r *Request) takeModel(f field) error {
 	name, _ := jsonscan.Unquote(f.span.Of(r.Body)) // "" when it is no string
 	if err := checkModel(name, "model must be a non-empty string."); err != nil {
 		return err
+	}
+	if r.Model != "" && r.Model != name {
+		return Invalid("model", fmt.Sprintf("The body names the model %q, and the path %q. Leave it out of the body, or name the same.", name, r.Model))
 	}
 	r.Model, r.model = name, f.span
 	return nil

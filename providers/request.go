@@ -55,11 +55,22 @@ type Request struct {
 	Strict bool
 	// PresentAs replaces the model name in the answer when it is not empty.
 	PresentAs string
-	// Hints are for routing.
+	// Hints are for routing, and what became of them there.
 	Hints Hints
+	Route Route
 
 	model, streamOptions, includeUsage jsonscan.Span
+	unnamed                            bool // the body has no model, which its path has named
 	asks                               asks
+}
+
+// Asks is the name that leads to those who answer: the model's, unless a rule has led
+// elsewhere.
+func (r *Request) Asks() string {
+	if r.Route.Model != "" {
+		return r.Route.Model
+	}
+	return r.Model
 }
 
 // With returns a shallow copy that asks for another model name in the answer.
@@ -88,10 +99,23 @@ func (r *Request) Rewrite(model string, askUsage bool) []byte {
 		}
 		edits = append(edits, edit{r.model, value})
 	}
+	if r.unnamed {
+		edits = append(edits, r.modelEdit(model))
+	}
 	if askUsage && r.Stream && !r.WantsUsage && !r.multipart() {
 		edits = append(edits, r.usageEdit())
 	}
 	return splice(r.Body, edits)
+}
+
+// modelEdit adds the model to an object without one.
+func (r *Request) modelEdit(model string) edit {
+	at := bytes.IndexByte(r.Body, '{') + 1
+	member := append([]byte(`"model":`), jsonscan.AppendQuote(nil, model)...)
+	if rest := bytes.TrimLeft(r.Body[at:], " \t\r\n"); len(rest) > 0 && rest[0] != '}' {
+		member = append(member, ',')
+	}
+	return edit{jsonscan.Span{Start: at, End: at}, member}
 }
 
 func (r *Request) usageEdit() edit {
@@ -122,7 +146,7 @@ func splice(text []byte, edits []edit) []byte {
 	if len(edits) == 0 {
 		return text
 	}
-	slices.SortFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
+	slices.SortStableFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
 	size := len(text)
 	for _, e := range edits {
 		size += len(e.with)

@@ -13,9 +13,9 @@ local list, keys = rules(ARGV[2], 1, #ARGV[2])
 local states = call('MGET', unpack(keys))
 call('SET', KEYS[1], '', 'EX', ARGV[1])
 for i, b in ipairs(list) do
-  refill(b, states[i])
+  look(b, states[i])
   b[LEVEL] = math.max(b[LEVEL] - b[NEED], DEEPEST)
   if b[LEVEL] >= b[FULL] then b[LEVEL], b[FRACTION] = b[FULL], 0 end
-  store(b)
+  put(b)
 end
 return 1

@@ -9,14 +9,14 @@
 -- open.
 
 local value = call('GET', KEYS[1])
-if not is_open(value) then return {3, now} end
-local need, known = of_dimension(ARGV[1], 1), sub(value, WORD, WORD + 15) == ARGV[2]
+if not value or sub(value, 1, 4) ~= 'open' then return {3, now} end
+local need, known = by_dimension(ARGV[1], 1), sub(value, WORD, WORD + 15) == ARGV[2]
 local list, keys = rules(value, rules_at(value), #value - 8)
 local states, enough = call('MGET', unpack(keys)), true
 for i, b in ipairs(list) do
   if b[HARD] == 1 then
-    refill(b, states[i])
-    b[NEED] = need[b[DIM]]
+    look(b, states[i])
+    b[NEED] = need[b[DIM] + 1]
     if b[NEED] > 0 and b[LEVEL] < b[NEED] then enough = false end
   end
 end
@@ -24,7 +24,7 @@ if enough and not known then
   for _, b in ipairs(list) do
     if b[HARD] == 1 then
       b[LEVEL] = math.max(b[LEVEL] - b[NEED], DEEPEST)
-      store(b)
+      put(b)
     end
   end
   local a, b, c, d, e, f = unpacked(COST, ARGV[1])

@@ -25,7 +25,7 @@ func toldOutput(t testing.TB, client redis.UniversalClient, id string) int64 {
 	return int64(binary.LittleEndian.Uint64(value))
 }
 
-var renewStats = regexp.MustCompile(`cmdstat_setrange:calls=(\d+)`)
+var renewStats = regexp.MustCompile(`cmdstat_expire:calls=(\d+)`)
 
 func renewals(s *redistest.Server) int {
 	m := renewStats.FindStringSubmatch(s.Must("INFO", "commandstats"))

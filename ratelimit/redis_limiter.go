@@ -164,23 +164,21 @@ func (p *redisPlan) rowOf(n int) []byte {
 	return p.row
 }
 
-// Verdicts of RESERVE. The third means that buckets have too little, but that some of what they
-// miss may be held by calls whose gateway died, so that it is worth to sweep and to try again. The
-// fourth means that a call that Redis had lost is reserved again.
-const (
-	denied = iota
-	granted
-	heldByDead
-	restored
-)
-
-// reservationArg is which of RESERVE's arguments is the reservation.
-const reservationArg = 3
+// reserveCall has the buckets' numbers twice: as the reservation keeps them, and as the script
+// reads them quickest.
+func (r *Redis) reserveCall(p *redisPlan, part *redisPart, id string, row []byte) *redisCall {
+	keys := make([]string, 0, len(part.keys)+2)
+	keys = append(keys, part.key(p.id))
+	keys = append(append(keys, part.keys...), part.open())
+	return &redisCall{script: r.scripts.reserve, keys: keys, args: []any{
+		id, r.o.Lease.Milliseconds(), r.held(), part.reservation(p.org, row), part.numbers, part.seats,
+	}}
+}
 
 // readStates reads the reply of RESERVE.
 func (r *Redis) readStates(call *redisCall, part *redisPart, states []redisState) (verdict int64, err error) {
-	list, ok := call.numbers()
-	if !ok || len(list) < 2 || !part.read(states, list[1], list[2:]) {
+	reply, ok := call.reserved()
+	if !ok || !part.read(states, &reply) {
 		return denied, errReply
 	}
 	for _, i := range part.buckets {
@@ -188,15 +186,7 @@ func (r *Redis) readStates(call *redisCall, part *redisPart, states []redisState
 			r.state.clock.Add(1)
 		}
 	}
-	return list[0], nil
-}
-
-func (r *Redis) reserveCall(p *redisPlan, part *redisPart, id string, row []byte) *redisCall {
-	keys := append([]string{part.key(p.id), part.open()}, part.keys...)
-	value, rules := part.reservation(p.org, row)
-	return &redisCall{script: r.scripts.reserve, keys: keys, args: []any{
-		id, r.o.Lease.Milliseconds(), r.held(), value, rules,
-	}}
+	return reply.verdict, nil
 }
 
 // keep is for how many seconds an id that has ended is remembered.

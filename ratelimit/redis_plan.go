@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"sluice/ratelimit/ledger"
@@ -21,11 +22,13 @@ type redisPart struct {
 	slot    string // beginning of its keys
 	org     string // whose slot it is; "" for the shared one
 	shared  bool
-	buckets []int    // of plan.buckets
+	buckets []int    // of plan.buckets; those of Streams last
 	keys    []string // of these buckets
 	rules   []byte   // of these buckets, with their keys and what the call takes, as lib.lua unpacks them
 	needs   []int64  // that the call takes of these buckets
-	places  []string // keys that hold places of Streams
+	numbers []byte   // of the buckets but those of Streams, as reserve.lua unpacks them
+	seats   []byte   // of those of Streams
+	places  []string // keys that hold places of Streams; the last of keys
 	hard    bool
 }
 
@@ -67,12 +70,16 @@ func (r *Redis) planOver(id, org string, buckets []Bucket, want Cost) *redisPlan
 	}
 	tenant := redisPart{slot: ledger.Slot(r.prefix, org), org: org}
 	shared := redisPart{slot: r.shared, shared: true}
-	for i, b := range p.buckets {
-		to := &tenant
-		if b.Rule.Scope.Shared() {
-			to = &shared
+	for _, places := range []bool{false, true} {
+		for i, b := range p.buckets {
+			to := &tenant
+			if b.Rule.Scope.Shared() {
+				to = &shared
+			}
+			if places == (b.Rule.Dim == Streams) {
+				to.add(i, b, redisNeed(b.Rule, want))
+			}
 		}
-		to.add(i, b, redisNeed(b.Rule, want))
 	}
 	for _, part := range []redisPart{tenant, shared} {
 		if len(part.keys) > 0 {
@@ -93,6 +100,9 @@ func (p *redisPart) add(i int, b Bucket, need int64) {
 	}
 	if kind == kindPlaces {
 		p.places = append(p.places, key)
+		p.seats = appendFloats(p.seats, b.Rule.Full(), need)
+	} else {
+		p.numbers = appendFloats(p.numbers, int64(kind), b.Rule.Amount, b.Rule.Full(), b.Rule.Per.micros(), need)
 	}
 	p.buckets = append(p.buckets, i)
 	p.keys = append(p.keys, key)
@@ -109,15 +119,14 @@ func (p *redisPart) add(i int, b Bucket, need int64) {
 	p.rules = appendText(p.rules, key)
 }
 
-// reservation is what RESERVE stores, but for the time, and where the rules begin in it,
-// counted from 1. lib.lua tells its form.
-func (p *redisPart) reservation(org string, row []byte) (value []byte, rules int) {
-	value = make([]byte, 0, reservationHead+4+len(org)+len(row)+len(p.rules))
+// reservation is what RESERVE stores, but for the time. lib.lua tells its form.
+func (p *redisPart) reservation(org string, row []byte) []byte {
+	value := make([]byte, 0, reservationHead+4+len(org)+len(row)+len(p.rules))
 	value = append(value, "open0"...)
 	value = value[:reservationHead]
 	value = appendText(value, row)
 	value = appendText(value, org)
-	return append(value, p.rules...), len(value) + 1
+	return append(value, p.rules...)
 }
 
 // ruleNumbers is the size of a packed rule in front of its key.
@@ -148,6 +157,14 @@ const (
 	costBytes = 6 * 8
 	wordBytes = 16
 )
+
+// appendFloats appends integers as Lua has them, which unpack quicker than others.
+func appendFloats(dst []byte, list ...int64) []byte {
+	for _, n := range list {
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(float64(n)))
+	}
+	return dst
+}
 
 // appendText appends a length of two bytes and the text, which is cut at 65,535 bytes.
 func appendText[T string | []byte](dst []byte, text T) []byte {
@@ -211,15 +228,27 @@ type redisState struct {
 	told bool
 }
 
-// read takes the part's states from three numbers for each of its buckets: level, fraction
-// and how many microseconds its time stands still.
-func (p *redisPart) read(states []redisState, now int64, list []int64) bool {
-	if len(list) != 3*len(p.buckets) {
+// read takes the part's states from what RESERVE says of them: what is left of places, the other
+// buckets, both less what the call needs, which is added unless it was taken.
+func (p *redisPart) read(states []redisState, reply *reserveReply) bool {
+	if len(reply.buckets)+len(reply.places) != len(p.buckets) {
 		return false
 	}
 	for n, i := range p.buckets {
-		l := list[3*n:]
-		states[i] = redisState{fill{level: l[0], fraction: l[1], at: now + l[2]}, now, true}
+		s := redisState{fill{at: reply.now}, reply.now, true}
+		if n < len(reply.buckets) {
+			text, ok := reply.buckets[n].(string)
+			if !ok || len(text) < bucketBytes {
+				return false
+			}
+			s.level, s.fraction, s.at = floatAt(text, 0), floatAt(text, 1), floatAt(text, 2)
+		} else {
+			s.level = reply.places[n-len(reply.buckets)]
+		}
+		if !reply.took {
+			s.level += p.needs[n]
+		}
+		states[i] = s
 	}
 	return true
 }

@@ -10,6 +10,8 @@ import (
 var (
 	//go:embed lib.lua
 	libLua string
+	//go:embed list.lua
+	listLua string
 	//go:embed finish.lua
 	finishLua string
 	//go:embed reserve.lua
@@ -50,7 +52,7 @@ func newRedisScripts(ledgerLua, clock string) redisScripts {
 		return &redisScript{text: text, sha: hex.EncodeToString(sum[:])}
 	}
 	return redisScripts{
-		reserve: whole(reserveLua), extend: whole(finishLua, extendLua), charge: whole(chargeLua),
+		reserve: whole(reserveLua), extend: whole(listLua, finishLua, extendLua), charge: whole(listLua, chargeLua),
 		settle: whole(ledgerLua, finishLua, settleLua), sweep: whole(ledgerLua, finishLua, sweepLua),
 		renew: whole(renewLua), turn: whole(turnLua),
 	}

@@ -46,7 +46,7 @@ func (r *Redis) settleCall(a settleArgs) *redisCall {
 		a.keep = r.keep()
 	}
 	c := &redisCall{
-		script: r.scripts.settle, keys: []string{a.part.key(a.id), a.part.open()},
+		script: r.scripts.settle, keys: append([]string{a.part.key(a.id), a.part.open()}, a.part.keys...),
 		args: []any{a.id, packCost(a.used, 1), a.row, r.shelf(a.part), a.keep, a.mode},
 	}
 	if a.rules != nil {

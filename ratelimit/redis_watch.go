@@ -121,12 +121,12 @@ func (r *Redis) restore(ctx context.Context) (lost int, told bool) {
 func restoredOf(calls []*redisCall, of []*openCall) (lost int, told bool) {
 	told = true
 	for i, call := range calls {
-		list, ok := call.numbers()
-		if call.err != nil || !ok || len(list) == 0 {
+		reply, ok := call.reserved()
+		if call.err != nil || !ok {
 			told = told && call.err == nil
 			continue
 		}
-		if of[i].known(list[0]); list[0] == restored {
+		if of[i].known(reply.verdict); reply.verdict == restored {
 			lost++
 		}
 	}

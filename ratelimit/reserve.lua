@@ -1,49 +1,54 @@
 -- RESERVE takes what a call may cost from all its buckets, or from none.
 --
---   KEYS  reservation, open reservations, then the call's buckets
+--   KEYS  reservation, the call's buckets, its places, open reservations
 --   ARGV  1 id, escaped; empty: only look · 2 lease in ms · 3 seconds that the id is remembered
---         4 the reservation, but for its time · 5 where the rules begin in it
---         6 there when Redis has lost a reservation: it is taken whatever is left
+--         4 the reservation, but for its time · 5 of each bucket: kind, amount, full, period, need,
+--         packed · 6 of each key of places: full, need, packed
+--         7 there when Redis has lost a reservation: it is taken whatever is left
 --
--- Returns {verdict, now, and for each bucket: level, fraction, us until its time runs on}. The
--- verdict is 1 when it is taken (or was: the same id again changes nothing), 0 when a bucket has
--- too little, 2 when it has but some may be held by calls whose gateway died: sweep, and try
--- again, 3 when it is taken once more. When it is 0 or 2 nothing was written, and the levels are
--- as they stand.
+-- Returns {verdict, now and what is left of each of the places, packed; then each bucket, packed},
+-- all less what is needed. The verdict is 1 when that is taken, 0 when there is too little, 2 when
+-- there is but some may be held by calls whose gateway died: sweep, and try again, 3 when it is
+-- taken once more, 4 when it was before: the same id again changes nothing. When it is 0, 2 or 4
+-- nothing was written.
 
-local rid, value = ARGV[1], ARGV[4]
-local list = rules(value, ARGV[5] + 0, #value)
-local states, verdict = call('MGET', unpack(KEYS)), 1
-for i, b in ipairs(list) do
-  if b[KIND] == PLACES then
-    b[LEVEL], b[FRACTION], b[AT] = b[FULL] - call('ZCOUNT', b[KEY], string.format('(%.0f', now_ms), '+inf'), 0, now
-  else
-    refill(b, states[i + 2])
+local rid, numbers, places, last = ARGV[1], ARGV[5], ARGV[6], #KEYS
+local buckets = #numbers / 40 + 1
+local states, verdict, lefts, anew = call('MGET', unpack(KEYS, 1, buckets)), 1, ''
+local pos = 1
+for i = 2, buckets do
+  local kind, amount, full, period, need, next = unpacked('<ddddd', numbers, pos)
+  local level, fraction, at, expiry = refill(states[i], kind, amount, full, period)
+  if need > 0 and level < need then verdict = 0 end
+  level, pos = level - need, next
+  local lasts, longer = lasting(level, at, expiry, kind, amount, full, period)
+  if longer then
+    anew = anew or {}
+    anew[i] = lasts
   end
-  if b[NEED] > 0 and b[LEVEL] < b[NEED] then verdict = 0 end
+  states[i] = pack(BUCKET, level, fraction, at, lasts)
+end
+pos = 1
+for i = buckets + 1, last - 1 do
+  local full, need, next = unpacked('<dd', places, pos)
+  local left = full - need - call('ZCOUNT', KEYS[i], '(' .. digits(now_ms), '+inf')
+  if need > 0 and left < 0 then verdict = 0 end
+  lefts, pos = lefts .. pack('<d', left), next
 end
 
 if states[1] then
-  verdict = 1
+  verdict = 4
 elseif rid == '' then
   verdict = 0
-elseif verdict == 0 and not ARGV[6] then
-  if call('ZCOUNT', KEYS[2], '-inf', now_ms) > 0 then verdict = 2 end
+elseif verdict == 0 and not ARGV[7] then
+  if call('ZCOUNT', KEYS[last], '-inf', digits(now_ms)) > 0 then verdict = 2 end
 else
-  local lease = string.format('%.0f', now_ms + ARGV[2])
-  for _, b in ipairs(list) do
-    b[LEVEL] = b[LEVEL] - b[NEED]
-    -- Places need no expiry: whoever dies with one has an open reservation, which is swept.
-    if b[KIND] == PLACES then call('ZADD', b[KEY], lease, rid) else store(b) end
-  end
-  call('SET', KEYS[1], value .. pack('<d', now), 'EX', ARGV[3])
-  call('ZADD', KEYS[2], lease, rid)
-  verdict = ARGV[6] and 3 or 1
+  for i = 2, buckets do store(KEYS[i], states[i], anew and anew[i]) end
+  -- Places need no expiry: whoever dies with one has an open reservation, which is swept.
+  local lease = digits(now_ms + ARGV[2])
+  for i = buckets + 1, last do call('ZADD', KEYS[i], lease, rid) end
+  call('SET', KEYS[1], ARGV[4] .. pack('<d', now), 'EX', ARGV[3])
+  verdict = ARGV[7] and 3 or 1
 end
-
-local reply, n = {verdict, now}, 2
-for _, b in ipairs(list) do
-  reply[n + 1], reply[n + 2], reply[n + 3] = b[LEVEL], b[FRACTION], b[AT] - now
-  n = n + 3
-end
-return reply
+states[1] = pack('<dd', verdict, now) .. lefts
+return states

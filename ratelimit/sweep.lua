@@ -6,6 +6,41 @@
 --
 -- Returns {settled, looked at, still open, and for each owed row: id, organisation, row}.
 
+-- sweep settles reservations whose lease has expired, at what they were last known to have
+-- used. The first time it sees one it only asks: a lease also expires when the clock jumps and
+-- while Redis is away, and whoever is alive renews it before the time to answer is over.
+-- Without a shelf for rows, rows are owed: kept until somebody has posted them elsewhere.
+local function sweep(slot, shelf, limit, answer_ms, held)
+  local open, swept, seen = slot .. ':open', 0, 0
+  for _, rid in ipairs(call('ZRANGEBYSCORE', open, '-inf', now_ms, 'LIMIT', 0, limit)) do
+    local rkey = slot .. ':r:' .. rid
+    local value = call('GET', rkey)
+    seen = seen + 1
+    if not value or sub(value, 1, 4) ~= 'open' then
+      call('ZREM', open, rid)
+    elseif sub(value, ASKED, ASKED) == '0' then
+      call('SETRANGE', rkey, ASKED - 1, '1')
+      call('ZADD', open, now_ms + answer_ms, rid)
+    else
+      local row, org = unpacked('<I2c0I2c0', value, TEXTS)
+      local used = sub(value, USED, USED + COST_SIZE - 1)
+      finish({rkey}, {}, value, open, rid, used, 'lost' .. sub(value, ASKED), held)
+      swept = swept + 1
+      if row ~= '' then
+        local requests, input, output, frames, _, money = unpacked(COST, used)
+        row = ledger_used(row, requests, input, output, frames, money)
+        if shelf ~= '' then
+          ledger_post(shelf, now, row)
+        else
+          call('SET', slot .. ':w:' .. rid, pack('<I2c0', #org, org) .. row, 'EX', held)
+          call('ZADD', slot .. ':owed', now_ms, rid)
+        end
+      end
+    end
+  end
+  return swept, seen
+end
+
 local slot, shelf, most = ARGV[1], ARGV[2], ARGV[3] + 0
 for i = 6, #ARGV do
   call('ZREM', KEYS[2], ARGV[i])

@@ -80,9 +80,11 @@ func (c *crowd) between(from, to time.Duration) (n int64) {
 // TestGuardUnderLoad: three replicas lose their store for a minute, then it comes and goes.
 // In no minute is more than 1.1 x the limit used; every settlement arrives, once; the
 // limit is used while the store is away, and after.
-func TestGuardUnderLoad(t *testing.T) {
+func TestGuardUnderLoad(t *testing.T) { guardUnderLoad(t, 1) }
+
+func guardUnderLoad(t *testing.T, seeds uint64) {
 	const limit, burst = 6000, 600
-	for seed := range uint64(3) {
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // again with what it wrote: limits hold, nothing is lost, and soon all is as it was.
 func TestGuardRedis(t *testing.T) {
 	t.Parallel()
-	guardStory(t, 60_000, 4*time.Second, 3*time.Second)
+	guardStory(t, 60_000, 4*time.Second, 2*time.Second)
 }
 
 func guardStory(t *testing.T, perMinute int64, away, calm time.Duration) {

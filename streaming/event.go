@@ -106,6 +106,9 @@ type MetaData struct {
 	Status  int         // of the upstream's answer, when it is to be passed on
 	Header  http.Header // response headers a client may see; read only, for others may share it
 	Queue   *QueueData
+	// Continued, with a Stop, says that the answer broke in the middle and another target has
+	// told the rest.
+	Continued bool
 }
 
 // QueueData is where an answer stands in the line for its model.

@@ -51,6 +51,7 @@ type modelRouting struct {
 	HashBy          string   `toml:"hash_by" oneof:"session,user,prompt" doc:"For balance = \"hash\", what belongs together: the session (the header x-session-id), the user, or prompts that begin alike. What a request does not tell, the next one stands for"`
 	Fallback        []string `toml:"fallback" doc:"Models that are asked, in order, when none of its targets can answer."`
 	FallbackContext []string `toml:"fallback_context" doc:"Models that are asked when a request is too long for this one."`
+	Continue        bool     `toml:"continuation" doc:"Whether another target goes on with an answer of plain text that breaks in the middle, once: a completion by its prompt and the text so far, a chat by targets with the capability prefill. The last chunk says so, and the usage is that of both calls. Otherwise, and where that is not possible, the client is told of the break."`
 	HedgePercent    float64  `toml:"hedge_percent" min:"0" max:"20" doc:"Share of streams, at most, for which a second target is asked when the first is slow; who brings a token first answers. Both are paid for at their upstreams. 0 is never."`
 	HedgeQuantile   float64  `toml:"hedge_quantile" min:"50" max:"99.9" doc:"Percentile of its times to the first token after which a target is slow ..."`
 	HedgeSamples    int      `toml:"hedge_samples" min:"20" max:"60000" doc:"... once so many of them are known."`

@@ -184,7 +184,12 @@ func (s *chunks) appendStop(dst []byte, c *choice, ev *streaming.Event) []byte {
 	}
 	dst = s.open(dst, ev.Index)
 	dst = append(dst, s.nothing...)
-	return s.close(dst, probs, orStop(ev.Stop))
+	dst = s.close(dst, probs, orStop(ev.Stop))
+	if ev.Meta != nil && ev.Meta.Continued {
+		dst = append(dst[:len(dst)-len(s.framing.After)-len("}")], continued...)
+		dst = append(append(dst, '}'), s.framing.After...)
+	}
+	return dst
 }
 
 // probsOf is what stands under logprobs beside what an event brings; nil: null. They are
@@ -203,6 +208,9 @@ func (s *chunks) probsOf(c *choice, ev *streaming.Event) []byte {
 		return appendTextLogprobs(nil, score(nil, ev.Text, 0, ev.Logprobs), ev.Text, before)
 	}
 }
+
+// continued stands in the chunk that ends an answer of which two targets have told a part.
+const continued = `,"x_sluice":{"continued":true}`
 
 func orStop(reason string) string {
 	if reason == "" {

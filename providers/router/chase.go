@@ -31,9 +31,11 @@ type chase struct {
 	pause    time.Duration // what the last target asked for
 	probed   bool          // a target was asked that may not have been well
 	over     bool          // the last error is final
+	mirrored bool          // a copy was considered
 	chain    *chain        // of fallbacks; nil: none was gone to
 	one      try           // the attempt that runs
 	held     hold          // what it has brought before its content
+	told     *told         // to the client; nil: a broken answer is not continued
 }
 
 // try is one attempt of a chase.
@@ -176,7 +178,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 	var refusal error
 	closed := &c.spent
 	for {
-		q := query{tried: &c.tried, shut: closed, now: uptime(), cfg: &c.opt.Breaker, req: c.req, probed: c.probed}
+		q := query{tried: &c.tried, shut: closed, now: uptime(), cfg: &c.opt.Breaker, req: c.req, probed: c.probed, tier: c.tier()}
 		found := c.pool.pick(&q)
 		if found.target == nil {
 			return nil, sooner(refusal, c.pool.away(found))
@@ -185,6 +187,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 		*t = try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, sent: q.now, progress: c.progress}
 		if c.opt.Gate == nil {
 			c.probed = c.probed || t.probe
+			c.mirror()
 			return t, nil
 		}
 		c.gated++
@@ -192,6 +195,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 		if err == nil {
 			t.release, t.sent = release, uptime()
 			c.probed = c.probed || t.probe
+			c.mirror()
 			return t, nil
 		}
 		if closed == &c.spent {
@@ -201,6 +205,14 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 		closed.add(t.at)
 		refusal = sooner(refusal, err)
 	}
+}
+
+// tier is the one that a rule prefers, in the pool that it has led to.
+func (c *chase) tier() int {
+	if c.pool == c.own {
+		return c.asked.Route.Tier
+	}
+	return 0
 }
 
 // drainedRetry is what callers are told to wait when an operator has taken all targets away.

@@ -64,7 +64,7 @@ func (c *chase) waits(models []string) bool {
 
 // been reports whether a model was asked already.
 func (c *chase) been(model string) bool {
-	return model == c.asked.Model || model == c.own.Model || slices.Contains(c.own.Aliases, model) || c.chain != nil && slices.Contains(c.chain.seen, model)
+	return model == c.asked.Asks() || model == c.own.Model || slices.Contains(c.own.Aliases, model) || c.chain != nil && slices.Contains(c.chain.seen, model)
 }
 
 // fall goes on with the next model that is declared for the case, and reports whether

@@ -132,7 +132,7 @@ func (c *chase) second(ctx context.Context, t *try) *lane {
 	}
 	shut.add(t.at)
 	now := uptime()
-	found := c.pool.pick(&query{tried: &c.tried, shut: &shut, now: now, cfg: &c.opt.Breaker, req: c.req, probed: true})
+	found := c.pool.pick(&query{tried: &c.tried, shut: &shut, now: now, cfg: &c.opt.Breaker, req: c.req, probed: true, tier: c.tier()})
 	if found.target == nil || found.probe || !found.target.state().well(now) || !c.pool.hedged.take(Budget{Share: c.pool.Hedge.Share}, time.Now()) {
 		return nil
 	}

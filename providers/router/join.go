@@ -2,7 +2,6 @@ package router
 
 import (
 	"bytes"
-	"fmt"
 
 	"sluice/providers"
 	"sluice/streaming"
@@ -12,13 +11,13 @@ import (
 // again, and all is under the names of the one answer that it reads.
 type join struct {
 	*told
-	req    *providers.Request     // for the rest
-	before streaming.UsageData    // cost of the call that broke
-	held   []byte                 // the beginning of the rest, while it may be the told text again
-	past   bool                   // it is known what the rest begins with
-	deltas int64                  // of the rest
+	req    *providers.Request  // for the rest
+	before streaming.UsageData // cost of the call that broke
+	held   []byte              // the beginning of the rest, while it may be the told text again
+	past   bool                // it is known what the rest begins with
+	deltas int64               // of the rest
 	bytes  int
-	usage  *streaming.UsageData   // what the second upstream told last
+	usage  *streaming.UsageData // what the second upstream told last
 	stop   string
 	batch  []streaming.Event
 }
@@ -103,9 +102,4 @@ func orStop(reason string) string {
 		return "stop"
 	}
 	return reason
-}
-
-// errElse is told of a rest that is not plain text.
-func errElse(kind streaming.Kind) error {
-	return &providers.Error{Kind: providers.Protocol, Message: fmt.Sprintf("the rest of the answer is not plain text (event %d)", kind)}
 }

@@ -58,6 +58,25 @@ func (c *Catalog) name() {
 	}
 }
 
+// Base is the name of the [[models]] table that a name leads to: an alias and a version are
+// of one. Any other name is its own.
+func (c *Catalog) Base(name string) string {
+	switch p := c.names[name]; {
+	case p == nil:
+		return name
+	case p.base != "":
+		return p.base
+	default:
+		return p.Model
+	}
+}
+
+// Versioned reports whether a name names a version of a model.
+func (c *Catalog) Versioned(name string) bool {
+	p := c.names[name]
+	return p != nil && p.base != ""
+}
+
 // every is each pool once.
 func (c *Catalog) every() []*Pool {
 	out := slices.Clone(c.pools)
@@ -81,8 +100,8 @@ func (p *Pool) versions() (out []string) {
 
 // only is the pool of the targets that have a version.
 func (p *Pool) only(version string) *Pool {
-	out := &Pool{Model: p.Model + versionMark + version, PresentAs: p.PresentAs, FailoverAfter: p.FailoverAfter,
-		Balance: p.Balance, Affinity: p.Affinity, Hedge: p.Hedge, Eject: p.Eject}
+	out := &Pool{Model: p.Model + versionMark + version, base: p.Model, PresentAs: p.PresentAs, FailoverAfter: p.FailoverAfter,
+		Balance: p.Balance, Affinity: p.Affinity, Hedge: p.Hedge, Eject: p.Eject, Shadow: p.Shadow}
 	for _, t := range p.Targets {
 		if t.Version == version {
 			out.Targets = append(out.Targets, t)

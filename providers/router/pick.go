@@ -20,6 +20,7 @@ type query struct {
 	cfg    *Breaker
 	req    *providers.Request // for BalanceHash; may be nil elsewhere
 	probed bool               // a call tries one target that may not be well, not two
+	tier   int                // 1 and the priority that goes before the others; 0: none does
 }
 
 // picked is what was found; target is nil when nothing can be asked now.
@@ -43,8 +44,14 @@ const (
 	rankNone
 )
 
-func (t *Target) rank(base int) int {
-	r := base + t.Priority<<1
+func (t *Target) rank(base, tier int) int {
+	r := base
+	switch {
+	case tier == 0:
+		r += t.Priority << 1
+	case t.Priority != tier-1:
+		r += (t.Priority + 1) << 1
+	}
 	if t.Weight <= 0 {
 		r++
 	}
@@ -104,9 +111,9 @@ func (f *finder) consider(i int, t *Target) {
 	case t.MaxRunning > 0 && s.running.Load() >= int64(t.MaxRunning):
 		f.full++
 	case s.cool(f.now):
-		f.add(i, t.rank(rankCooled))
+		f.add(i, t.rank(rankCooled, f.tier))
 	case f.tried.has(i):
-		f.add(i, t.rank(rankTried))
+		f.add(i, t.rank(rankTried, f.tier))
 	default:
 		f.fresh++
 		f.add(i, f.admitted(t, v.share))
@@ -116,9 +123,9 @@ func (f *finder) consider(i int, t *Target) {
 // admitted is the rank of a target that is given a share of the calls.
 func (f *finder) admitted(t *Target, share float64) int {
 	if share < 1 && rand.Float64() >= share {
-		return t.rank(rankReserve)
+		return t.rank(rankReserve, f.tier)
 	}
-	return t.rank(0)
+	return t.rank(0, f.tier)
 }
 
 func (f *finder) add(i, rank int) {
@@ -139,7 +146,7 @@ func (f *finder) down(i int, t *Target, v verdict) {
 	if v.soft {
 		f.softs.add(i)
 	}
-	if r := t.rank(0); v.due && !f.probed && !f.tried.has(i) && r < f.dueRank {
+	if r := t.rank(0, f.tier); v.due && !f.probed && !f.tried.has(i) && r < f.dueRank {
 		f.due, f.dueRank = i, r
 	}
 }
@@ -152,7 +159,7 @@ func (f *finder) readmit() {
 	}
 	for i := f.softs.after(-1); i >= 0; i = f.softs.after(i) {
 		if t := f.pool.Targets[i]; f.tried.has(i) {
-			f.add(i, t.rank(rankTried))
+			f.add(i, t.rank(rankTried, f.tier))
 		} else {
 			f.fresh++
 			f.add(i, f.admitted(t, least))

@@ -79,7 +79,12 @@ type Pool struct {
 	Fallback, FallbackContext []string
 	Hedge                     Hedge
 	Eject                     Eject
+	// Continue has another target go on with an answer of plain text that broke in the middle.
+	Continue bool
+	// Shadow is what gets copies of its calls.
+	Shadow Shadow
 
+	base    string // of the targets of one version, the model; "" else
 	budget  budget
 	turn    atomic.Uint32 // of BalanceRoundRobin
 	hedged  hedges

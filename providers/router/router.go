@@ -27,6 +27,8 @@ type Options struct {
 	// Lost, if not nil, is told what an attempt has cost that no caller pays for: the slower
 	// one of two that were hedged. It is called from any goroutine.
 	Lost func(target *Target, req *providers.Request, spent Spent)
+	// Shadows makes the copies of calls; nil makes none.
+	Shadows *Shadows
 }
 
 // Resolver finds the pool behind a model name; an unknown one is an *providers.Error.
@@ -63,6 +65,7 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 			yield(nil, err)
 			return
 		}
+		c.listen()
 		if err := c.run(ctx); err != nil && !errors.Is(err, errStopped) {
 			yield(nil, err)
 		}
@@ -70,10 +73,14 @@ func (r *Router) Stream(ctx context.Context, req *providers.Request, p *streamin
 }
 
 func (r *Router) resolve(ctx context.Context, req *providers.Request) (*Pool, error) {
-	if v, ok := r.pools.(versioned); ok && req.Hints.Version != "" {
-		return v.ResolveVersion(ctx, req.Model, req.Hints.Version)
+	model, version := req.Asks(), req.Route.Version
+	if version == "" && req.Route.Model == "" {
+		version = req.Hints.Version // it is one of the model that was asked for
 	}
-	return r.pools.Resolve(ctx, req.Model)
+	if v, ok := r.pools.(versioned); ok && version != "" {
+		return v.ResolveVersion(ctx, model, version)
+	}
+	return r.pools.Resolve(ctx, model)
 }
 
 // errStopped says that the reader of the stream wants no more.
@@ -84,6 +91,9 @@ func (c *chase) run(ctx context.Context) error {
 	err := c.next(ctx)
 	if err != nil && !c.over {
 		err = c.repeat(ctx, err)
+	}
+	if err != nil && c.told != nil {
+		err = c.resume(ctx, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, errStopped) {
 		return context.Cause(ctx)

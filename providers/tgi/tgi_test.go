@@ -298,3 +298,16 @@ func FuzzEvents(f *testing.F) {
 		}
 	})
 }
+
+// TestPromptEstimated: a proxy may take away the header that counts the prompt.
+func TestPromptEstimated(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, whole)
+	}))
+	t.Cleanup(srv.Close)
+	events, err := chat(t, newTarget(t, srv.URL, nil), hi)
+	if u := events[len(events)-1].Usage; err != nil || u == nil || u.Prompt == 0 || u.Completion != 4 || !u.Estimated {
+		t.Errorf("%+v, %v", u, err)
+	}
+}

@@ -46,7 +46,7 @@ func orElse[T int | time.Duration](v *T, def T) {
 // a script. Its contract stands in post.lua.
 func (r Retention) Lua() string {
 	r = r.withDefaults()
-	return fmt.Sprintf("local ledger_rows, ledger_names, ledger_rows_age, ledger_sums_age = %d, %d, %d, %d\n%s",
+	return fmt.Sprintf("local ledger_rows, ledger_names, ledger_rows_age, ledger_sums_age = '%d', %d, %d, %d\n%s",
 		r.Rows, r.Names, max(1, int64(r.RowAge/time.Second)), int64(r.SumAge/time.Second), postLua)
 }
 

@@ -45,9 +45,10 @@ local function ledger_renew(p, key, us)
 end
 
 local function ledger_post(p, us, row)
+  local seconds = math.floor(us / 1000000)
   redis.call('XADD', p .. ':rows', 'MAXLEN', '~', ledger_rows, '*',
-    't', string.format('%.0f', us), 'r', row)
-  local key = string.format('%s:h:%.0f', p, math.floor(us / 3600000000))
+    't', string.format('%d%06d', seconds, us - seconds * 1000000), 'r', row)
+  local key = string.format('%s:h:%d', p, math.floor(seconds / 3600))
   local name, old = ledger_field(key, row)
   if not old then
     redis.call('HSET', key, name, string.sub(row, 2, 81))
