@@ -23,8 +23,10 @@ type Quota struct {
 	// Applies appends the buckets that a call takes from. Without one nothing is reserved.
 	Applies func(dst []ratelimit.Bucket, who *ratelimit.Subject) []ratelimit.Bucket
 	Prices  ratelimit.Prices
-	Tokens  *tokens.Estimator
-	Ledger  Ledger // nil: GET /usage has no history
+	// TargetPrices are those of targets that have their own, by the name of the target.
+	TargetPrices map[string]ratelimit.Price
+	Tokens       *tokens.Estimator
+	Ledger       Ledger // nil: GET /usage has no history
 }
 
 // account is what one answer may cost and has cost. It belongs to the goroutine that
@@ -174,11 +176,21 @@ func (a *account) used() ratelimit.Cost {
 	if r.TTFT == 0 {
 		return ratelimit.Cost{}
 	}
-	return a.cost(a.flowed(&r, errUnfinished), 1)
+	return a.cost(r.Target, a.flowed(&r, errUnfinished), 1)
 }
 
-func (a *account) cost(u streaming.UsageData, requests int64) ratelimit.Cost {
-	return ratelimit.Cost{Requests: requests, Input: u.Prompt, Output: u.Completion, Money: a.price.Cost(u.Prompt, u.Cached, u.Completion)}
+// priceAt is what the model costs where it was asked.
+func (a *account) priceAt(target string) ratelimit.Price {
+	if a.quota != nil {
+		if p, ok := a.quota.TargetPrices[target]; ok {
+			return p
+		}
+	}
+	return a.price
+}
+
+func (a *account) cost(target string, u streaming.UsageData, requests int64) ratelimit.Cost {
+	return ratelimit.Cost{Requests: requests, Input: u.Prompt, Output: u.Completion, Money: a.priceAt(target).Cost(u.Prompt, u.Cached, u.Completion)}
 }
 
 // errUnfinished stands for the end of an answer that runs.
@@ -229,7 +241,7 @@ func (a *account) charge(r *streaming.Report, err error) bill {
 	if err != nil && r.TTFT == 0 && !callersFault(describe(err).end) {
 		b.requests = 0
 	}
-	b.money = a.price.Cost(b.usage.Prompt, b.usage.Cached, b.usage.Completion)
+	b.money = a.priceAt(r.Target).Cost(b.usage.Prompt, b.usage.Cached, b.usage.Completion)
 	return b
 }
 
@@ -257,7 +269,7 @@ func (a *account) settle(ctx context.Context, err error) {
 	if err == nil && !a.declared {
 		a.quota.Tokens.Learn(a.req, a.call.Who.Key, a.bill.usage.Completion)
 	}
-	s := &ratelimit.Settlement{Call: &a.call, Used: a.cost(a.bill.usage, a.bill.requests), Row: a.row(&r, err)}
+	s := &ratelimit.Settlement{Call: &a.call, Used: a.cost(r.Target, a.bill.usage, a.bill.requests), Row: a.row(&r, err)}
 	a.correct(&s.Used)
 	if err := a.quota.Limiter.Settle(context.WithoutCancel(ctx), s); err != nil {
 		a.obs.settleFailures.Inc()
@@ -307,7 +319,7 @@ func (a *account) extend(ctx context.Context, deltas int64) error {
 	}
 	more := (out - a.allowed + extendBy - 1) / extendBy * extendBy
 	a.allowed += more
-	err := a.quota.Limiter.Extend(ctx, &a.call, ratelimit.Cost{Output: more, Money: a.price.Cost(0, 0, more)})
+	err := a.quota.Limiter.Extend(ctx, &a.call, ratelimit.Cost{Output: more, Money: a.priceAt(a.p.Report().Target).Cost(0, 0, more)})
 	if d := new(ratelimit.Denied); errors.As(err, &d) {
 		a.levels = levelsOver(d)
 		a.obs.denied(d)

@@ -45,12 +45,12 @@ func (s *Server) answer(ctx context.Context, c *call, out streaming.Sink, p *str
 	}
 	err = errPanicked
 	relay := s.opt.Relay
-	relay.Total = s.opt.Total(ctx, c.req.Model)
+	relay.Total = s.opt.Total(ctx, c.req.Asks())
 	if !c.req.Stream {
 		relay.Heartbeat = 0 // a whole body has no sign of life
 	}
 	err = relay.Run(ctx, func(ctx context.Context) streaming.Stream {
-		return a.withUsage(a.inLine(ctx, c, s.line(c.req.Model), a.guarded(ctx, s.opt.Provider.Stream(ctx, c.req, p))))
+		return a.withUsage(a.inLine(ctx, c, s.line(c.req.Asks()), a.guarded(ctx, s.opt.Provider.Stream(ctx, c.req, p))))
 	}, &till{out, ctx, a, c.header}, p)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -79,11 +80,16 @@ func (s *Server) fail(err error, c echo.Context) {
 	if h := new(echo.HTTPError); errors.As(err, &h) {
 		err = routeError(h, c.Request())
 	}
-	f := describe(err)
+	f := describe(s.opt.WrongKeys.Count(addressOf(c), err))
 	if _, told := c.Get(toldKey).(bool); !told {
 		s.opt.Observer.refuse(requestID(c), c.RealIP(), c.Request().Method+" "+c.Request().URL.Path, f)
 	}
 	f.write(c.Response(), c.Request().Method == http.MethodHead)
+}
+
+func addressOf(c echo.Context) netip.Addr {
+	a, _ := netip.ParseAddr(c.RealIP())
+	return a
 }
 
 // toldKey marks requests that came as far as an answer, which tells of itself.
@@ -127,7 +133,7 @@ type CORS struct {
 }
 
 // exposed are the answer headers that a page may read.
-const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, x-sluice-dropped-params, x-sluice-reasoning, openai-processing-ms, inference-header-content-length, " +
+const exposed = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-sluice-target, x-sluice-route, x-sluice-dropped-params, x-sluice-reasoning, openai-processing-ms, inference-header-content-length, " +
 	"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, " +
 	"x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/handlers/auth"
 	"sluice/providers"
 	"sluice/streaming"
 	"sluice/streaming/jsonscan"
@@ -63,6 +64,7 @@ var (
 	// An answer that an operator ended before anything came of it is not its caller's to pay.
 	endKilled  = end{"killed", http.StatusServiceUnavailable, "service_unavailable_error", "ended_by_operator", true}
 	endRevoked = end{"key_revoked", http.StatusUnauthorized, invalidRequest, "key_revoked", true}
+	endTries   = end{"too_many_tries", http.StatusTooManyRequests, "rate_limit_error", "too_many_tries", true}
 	endUpgrade = end{"upgrade_required", http.StatusUpgradeRequired, invalidRequest, "upgrade_required", true}
 	// endLifetime has the code that OpenAI's own WebSocket uses.
 	endLifetime = end{"connection_limit", http.StatusServiceUnavailable, "service_unavailable_error", "websocket_connection_limit_reached", false}
@@ -112,6 +114,9 @@ func describe(err error) failure {
 	}
 	if f, ok := fromLimit(err); ok {
 		return f
+	}
+	if many := (*auth.TooManyTries)(nil); errors.As(err, &many) {
+		return failure{end: endTries, message: "Too many wrong API keys came from this network. Check the key and try again later; right keys are not affected.", retryAfter: many.RetryAfter}
 	}
 	switch {
 	case err == nil:

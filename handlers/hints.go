@@ -29,7 +29,7 @@ func hint(req *providers.Request, who *auth.Principal, h http.Header) {
 	} else {
 		x.User = who.Org + "/" + x.User // two tenants may use one name
 	}
-	x.Key, x.Groups = who.Key, who.Groups
+	x.Key, x.Org, x.Groups = who.Key, who.Org, who.Groups
 	if who.Team != "" {
 		x.Team = who.Org + "/" + who.Team
 	}

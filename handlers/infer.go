@@ -42,7 +42,10 @@ func (s *Server) infer(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := permitted(&who, req, transport(req)); err != nil {
+	if err := s.permitted(&who, req, transport(req)); err != nil {
+		return err
+	}
+	if err := s.route(c, req, &who); err != nil {
 		return err
 	}
 	out := s.sink(c, req)

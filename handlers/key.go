@@ -62,7 +62,7 @@ func (s *Server) KeyReport(ctx context.Context, who auth.Principal, remote strin
 	if err != nil {
 		return nil, err
 	}
-	if q.Model != "" && !who.AllowsModel(q.Model) {
+	if q.Model != "" && !s.allows(&who, q.Model) {
 		return nil, noSuchModel(q.Model)
 	}
 	out := newKeyReport(&who)

@@ -159,7 +159,7 @@ func (e *live) answer(now time.Time) LiveAnswer {
 		ID: c.req.ID, Op: c.req.Op.String(), Model: c.req.Model, Target: r.Target, Transport: c.transport, Remote: c.remote,
 		Key: c.who.Key, KeyName: c.who.Name, Org: c.who.Org, Team: c.who.Team, User: c.who.User, Stream: c.req.Stream,
 		Start: r.Start, TTFT: r.TTFT, LastToken: r.LastToken, Blocked: a.p.Blocked(), Place: r.Place,
-		Attempts: r.Attempts, Heartbeats: r.Heartbeats, Usage: u, Reserved: a.held.Load(), Money: a.price.Cost(u.Prompt, u.Cached, u.Completion),
+		Attempts: r.Attempts, Heartbeats: r.Heartbeats, Usage: u, Reserved: a.held.Load(), Money: a.priceAt(r.Target).Cost(u.Prompt, u.Cached, u.Completion),
 	}
 	out.State = stateOf(&out, &r, a.p.Cancelled() != nil, now)
 	return out

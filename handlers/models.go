@@ -43,7 +43,7 @@ func (s *Server) model(c echo.Context) error {
 	if err != nil {
 		return providers.Invalid("model", "The model id in the path is not well escaped.")
 	}
-	if !who.AllowsModel(id) {
+	if !s.allows(&who, id) {
 		return noSuchModel(id)
 	}
 	for _, m := range s.opt.Catalog.Models(c.Request().Context()) {

@@ -1,16 +1,18 @@
 package handlers
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
 	"sluice/handlers/auth"
 	"sluice/providers"
+	"sluice/ratelimit"
 )
 
 // permitted reports what the caller's key is not for. It says of a model that may not be
 // used no more than of one that does not exist.
-func permitted(who *auth.Principal, req *providers.Request, transport string) error {
+func (s *Server) permitted(who *auth.Principal, req *providers.Request, transport string) error {
 	if who.May == nil {
 		return nil
 	}
@@ -20,11 +22,27 @@ func permitted(who *auth.Principal, req *providers.Request, transport string) er
 	if err := permittedTransport(who, transport); err != nil {
 		return err
 	}
-	if !who.AllowsModel(req.Model) {
+	if !s.allows(who, req.Model) {
 		return &providers.Error{Kind: providers.Forbidden, Type: invalidRequest, Code: "model_not_found", Param: "model",
 			Message: "This API key does not have access to the model " + strconv.Quote(req.Model) + ". GET /v1/models lists the models that it has access to."}
 	}
 	return nil
+}
+
+// allows reports whether a key may be used for a name. A version of a model needs the model,
+// or a pattern that speaks of versions: "*-mini" is not meant to allow "large@2-mini".
+func (s *Server) allows(who *auth.Principal, name string) bool {
+	return s.opt.Routing.Allows(who, name)
+}
+
+// Allows is what the handlers ask before a model is routed: what a rule makes of it later is
+// the operator's will, and needs no permission of the key.
+func (r *Routing) Allows(who *auth.Principal, name string) bool {
+	if who.May == nil || r.Versioned == nil || !r.Versioned(name) {
+		return who.AllowsModel(name)
+	}
+	return who.AllowsModel(name[:strings.LastIndexByte(name, '@')]) ||
+		slices.ContainsFunc(who.May.Models, func(p string) bool { return strings.Contains(p, "@") && ratelimit.Fits(p, name) })
 }
 
 // Operations are the names that patterns of routes are for: those of operations, and the

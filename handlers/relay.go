@@ -22,6 +22,11 @@ type sink interface {
 
 // relay is the handler of every route that asks an upstream: who, what, answer.
 func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
+	return s.relayFor(op, path, "")
+}
+
+// relayFor is relay for a model that stands in the path; "" is none.
+func (s *Server) relayFor(op providers.Op, path, model string) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		start := time.Now()
 		who, err := s.opt.Auth.Authenticate(c.Request().Header)
@@ -32,14 +37,16 @@ func (s *Server) relay(op providers.Op, path string) echo.HandlerFunc {
 			return streaming.ErrDraining
 		}
 		defer s.opt.Drain.Leave()
-		req, err := s.parse(c, op, path)
+		req, err := s.parse(c, op, path, model)
 		if err != nil {
 			return err
 		}
-		if err := permitted(&who, req, transport(req)); err != nil {
+		if err := s.permitted(&who, req, transport(req)); err != nil {
 			return err
 		}
-		hint(req, &who, c.Request().Header)
+		if err := s.route(c, req, &who); err != nil {
+			return err
+		}
 		out := s.sink(c, req)
 		defer func() { c.Response().Committed = c.Response().Committed || out.Started() }()
 		err = s.answer(c.Request().Context(), &call{req: req, who: who, remote: c.RealIP(), transport: transport(req), header: c.Response().Header()}, out, streaming.NewProgress(start))
@@ -93,7 +100,7 @@ func encoder(req *providers.Request, f streaming.Framing) streaming.Encoder {
 }
 
 // parse reads the body whole, within its bounds, before anything is dialled.
-func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers.Request, error) {
+func (s *Server) parse(c echo.Context, op providers.Op, path, model string) (*providers.Request, error) {
 	kind, err := bodyType(c.Request().Header.Get("Content-Type"), op)
 	if err != nil {
 		return nil, err
@@ -102,15 +109,15 @@ func (s *Server) parse(c echo.Context, op providers.Op, path string) (*providers
 	if err != nil {
 		return nil, err
 	}
-	return s.parseBody(op, path, kind, body, requestID(c))
+	return s.parseBody(op, path, model, kind, body, requestID(c))
 }
 
 // parseBody is what a body must pass, whichever way it came.
-func (s *Server) parseBody(op providers.Op, path, kind string, body []byte, id string) (*providers.Request, error) {
+func (s *Server) parseBody(op providers.Op, path, model, kind string, body []byte, id string) (*providers.Request, error) {
 	if int64(len(body)) > s.opt.Body && kind == "application/json" && !hasImages(body) {
 		return nil, tooLarge(s.opt.Body)
 	}
-	req, err := providers.Parse(op, path, kind, body, s.opt.Depth)
+	req, err := providers.ParseFor(model, op, path, kind, body, s.opt.Depth)
 	if err != nil {
 		return nil, err
 	}

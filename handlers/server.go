@@ -45,7 +45,9 @@ type Options struct {
 	// Standing, if not nil, says why a caller whom Auth or Callers has found may not call any
 	// longer. It is asked once the answer is in Live, and must not wait.
 	Standing func(who *auth.Principal) error
-	Relay    streaming.Relay // Total is set per request
+	// WrongKeys, if not nil, bounds how often a network is told that a key is wrong.
+	WrongKeys *auth.WrongKeys
+	Relay     streaming.Relay // Total is set per request
 	// Total bounds a whole answer by its model.
 	Total      func(ctx context.Context, model string) time.Duration
 	WriteLimit time.Duration // for one write to a client
@@ -56,6 +58,8 @@ type Options struct {
 	CORS       CORS
 	WebSocket  WebSocket
 	Tickets    Ticketer
+	Routing    Routing
+	Prefixes   []Prefix
 	Proxies    []*net.IPNet // whose X-Forwarded-For and X-Forwarded-Host are believed
 	Quota      *Quota       // nil: no limits, and nothing is written down
 	// Line, if not nil, finds where answers of a model wait for a place; nil: they need none.
@@ -85,6 +89,9 @@ func New(opt Options) *Server {
 	s.echo.Use(s.identify, s.recover, s.linger)
 	for _, prefix := range []string{"/v1", ""} {
 		s.routes(s.echo.Group(prefix))
+	}
+	for _, p := range s.opt.Prefixes {
+		s.echo.POST(p.Before+"*", s.below(p))
 	}
 	get(s.echo.Group(""), "/livez", s.livez)
 	get(s.echo.Group(""), "/readyz", s.readyz)
@@ -116,7 +123,7 @@ func (s *Server) routes(g *echo.Group) {
 	get(g, "/key", s.key)
 	get(g, "/models", s.models)
 	get(g, "/models/*", s.model)
-	g.POST("/models/*", s.infer)
+	g.POST("/models/*", s.onModel)
 }
 
 // clientAddress believes nobody but the given proxies about who is calling.

@@ -74,6 +74,7 @@ func (s *Server) upgrade(op providers.Op, path string) echo.HandlerFunc {
 		}
 		return s.connect(c, &session{
 			srv: s, op: op, path: path, who: who, id: requestID(c), remote: c.RealIP(), route: "WS " + r.URL.Path,
+			hints: s.opt.Routing.of(r.Header),
 			limit: s.bodyLimit(op) + wsHeadroom, lanes: map[string]*wsLane{},
 		})
 	}

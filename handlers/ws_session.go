@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -20,9 +21,10 @@ type session struct {
 	op            providers.Op
 	path          string // of the request, as a POST has it
 	who           auth.Principal
-	id            string // of the handshake
-	remote, route string // for the log
-	limit         int64  // bytes of a message
+	id            string      // of the handshake
+	remote, route string      // for the log
+	hints         http.Header // of the handshake, for routing
+	limit         int64       // bytes of a message
 
 	sock   *streaming.Socket
 	ctx    context.Context // of the answers
@@ -219,8 +221,14 @@ func (x *session) allowed(req *providers.Request) error {
 	if err != nil {
 		return err
 	}
+	srv, leave := x.newest()
+	defer leave()
+	if err := srv.permitted(&who, req, "ws"); err != nil {
+		return err
+	}
 	hint(req, &who, nil)
-	return permitted(&who, req, "ws")
+	req.Hints.Header = x.hints
+	return srv.decide(req)
 }
 
 // request is the same as a POST with this body would be, and a stream.
@@ -234,7 +242,7 @@ func (x *session) request(body []byte, id string) (*providers.Request, error) {
 	}
 	srv, leave := x.newest()
 	defer leave()
-	return srv.parseBody(x.op, x.path, "application/json", body, id)
+	return srv.parseBody(x.op, x.path, "", "application/json", body, id)
 }
 
 // newest is the server of the newest configuration: answers of an old connection are given

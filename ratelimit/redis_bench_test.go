@@ -54,22 +54,21 @@ func scriptMicros(b testing.TB, s *redistest.Server) float64 {
 // The commands of RESERVE and of SETTLE with the five buckets of benchRules and a row, and
 // nothing else: what no such script costs less than.
 const (
-	reserveCommands = `local c, v = redis.call, '24 bytes of one bucket   '
+	reserveCommands = `local c, v = redis.call, '32 bytes of one bucket          '
+c('TIME')
+c('MGET', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+c('ZCOUNT', KEYS[7], '(1790000000000', '+inf')
+for i = 3, 6 do c('SETRANGE', KEYS[i], '0', v) end
+c('ZADD', KEYS[7], '1790000030000', ARGV[1])
+c('ZADD', KEYS[2], '1790000030000', ARGV[1])
+c('SET', KEYS[1], ARGV[2], 'EX', '86400')
+return {v, v, v, v, v}`
+	settleCommands = `local c, v = redis.call, '32 bytes of one bucket          '
 c('TIME')
 c('MGET', unpack(KEYS))
-c('ZCOUNT', KEYS[7], '(1790000000000', '+inf')
-for i = 3, 6 do c('SET', KEYS[i], v, 'PX', '120000') end
-c('ZADD', KEYS[7], '1790000030000', ARGV[1])
-c('SET', KEYS[1], ARGV[2], 'EX', '86400')
-c('ZADD', KEYS[2], '1790000030000', ARGV[1])
-return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17}`
-	settleCommands = `local c, v = redis.call, '24 bytes of one bucket   '
-c('TIME')
-c('GET', KEYS[1])
-c('MGET', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 c('ZREM', KEYS[2], ARGV[1])
 c('ZREM', KEYS[7], ARGV[1])
-for i = 4, 6 do c('SET', KEYS[i], v, 'PX', '120000') end
+for i = 4, 6 do c('SETRANGE', KEYS[i], '0', v) end
 c('SET', KEYS[1], 'settled', 'EX', '3600')
 c('XADD', '{bare}rows', 'MAXLEN', '~', '10000', '*', 't', '1790000000000000', 'r', ARGV[3])
 c('HGET', '{bare}sums', ARGV[4])

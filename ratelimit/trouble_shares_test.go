@@ -80,3 +80,45 @@ func TestGuardMoneySurvives(t *testing.T) {
 		}
 	})
 }
+
+// Row 49: one gateway of two is cut off. It has its share, the other goes on with the store as if
+// nothing was, and what both have let pass is what the store knows when they are together again.
+func TestGuardSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set, err := NewRules([]Rule{tokensPerMinute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := newFaultyStore(t, set)
+		way := &faultyStore{Memory: store.Memory, charged: map[string]bool{}, rows: map[string]int{}} // of its own to the same buckets
+		near, far := guardOver(t, store, set, 2), guardOver(t, way, set, 2)
+		far.see(t, Subject{Org: "acme", Key: "k", Model: "m"})
+		way.set(hanging)
+		if n := far.serve(t, 1000, 10); n != 3 {
+			t.Errorf("%d calls passed at the one that is cut off, want the 3 of its share", n)
+		}
+		if n := near.serve(t, 1000, 10); n != 6 || near.State().Trouble {
+			t.Errorf("%d calls passed at the other one, want all 6; %+v", n, near.State())
+		}
+		way.set(healthy)
+		for far.State().Trouble || far.State().Journal.Pending > 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if left := store.left(t, Subject{Org: "acme", Key: "k", Model: "m"})[0]; left < -3000 || left > -2400 {
+			t.Errorf("%d are left when they are together again, want the 3000 of debt, and what has flowed in since", left)
+		}
+		if n := near.serve(t, 1000, 1) + far.serve(t, 1000, 1); n != 0 {
+			t.Errorf("%d calls passed in debt", n)
+		}
+		if len(store.rows) != 9 {
+			t.Errorf("%d rows of 9 calls", len(store.rows))
+		}
+		for id, n := range store.rows {
+			if n != 1 {
+				t.Errorf("%d rows of %s", n, id)
+			}
+		}
+	})
+}

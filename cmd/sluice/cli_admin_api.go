@@ -96,5 +96,9 @@ func (a *app) openGateway(cmd *cobra.Command, f *deskFlags) (*desk, error) {
 	if token == "" || cfg.Server.AdminListen == "" {
 		return nil, &exitError{exitFailure, errors.New("no gateway runs over data.dir of this configuration: name one with --admin-url, and give an admin token with --admin-token or $" + envAdminToken)}
 	}
-	return remoteDesk("http://"+cfg.Server.AdminListen, token), nil
+	base, err := adminURL(cfg, cfg.Server.AdminListen)
+	if err != nil {
+		return nil, &exitError{exitFailure, err}
+	}
+	return ownDesk(base, token), nil
 }

@@ -184,17 +184,20 @@ func dash(s string) string {
 	return s
 }
 
+func orAll(names []string) string {
+	if len(names) == 0 {
+		return "all"
+	}
+	return strings.Join(names, " ")
+}
+
 func keyTable(rows []keyRow) string {
 	var out strings.Builder
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tNAME\tSTATE\tMODELS\tLIMITS\tOWNER\tEXPIRES\tLAST USED\tSOURCE")
 	for i := range rows {
 		r := &rows[i]
-		models := strings.Join(r.Models, " ")
-		if models == "" {
-			models = "all"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Name, r.State, models, dash(limitNames(r.Limits)), r.owner(), when(r.ExpiresAt, "never"), when(r.LastUsedAt, "-"), r.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Name, r.State, orAll(r.Models), dash(limitNames(r.Limits)), r.owner(), when(r.ExpiresAt, "never"), when(r.LastUsedAt, "-"), r.Source)
 	}
 	_ = w.Flush() // into memory
 	return out.String()
@@ -231,9 +234,9 @@ func (r *keyRow) text() string {
 	line("state", r.State)
 	line("source", r.Source)
 	line("owner", r.owner())
-	line("models", strings.Join(r.Models, " "))
-	line("routes", strings.Join(r.Routes, " "))
-	line("transports", strings.Join(r.Transports, " "))
+	line("models", orAll(r.Models))
+	line("routes", orAll(r.Routes))
+	line("transports", orAll(r.Transports))
 	line("groups", strings.Join(r.Groups, " "))
 	line("limits", limitNames(r.Limits))
 	for _, name := range inOrder(r.Metadata) {

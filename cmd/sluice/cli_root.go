@@ -119,7 +119,7 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	root.AddCommand(
 		a.serveCommand(), a.healthCommand(),
-		a.checkCommand(), a.configCommand(), a.keyCommand(), a.adminCommand(),
+		a.checkCommand(), a.configCommand(), a.routeCommand(), a.keyCommand(), a.adminCommand(),
 		a.chatCommand(), a.benchCommand(),
 		a.versionCommand(),
 	)

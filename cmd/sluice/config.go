@@ -24,6 +24,7 @@ type Config struct {
 	Retry         Retry         `toml:"retry" doc:"Further tries of a failed attempt. None is ever made once the client has seen content."`
 	Breaker       Breaker       `toml:"breaker" doc:"When a target that fails is left alone (docs/routing.md)."`
 	Health        Health        `toml:"health" doc:"How upstreams are asked whether they are well."`
+	Shadow        Shadowing     `toml:"shadow" doc:"Bounds on copies of calls, which shadow in [[models]] and [[routes]] ask for."`
 	Drain         Drain         `toml:"drain" doc:"What happens between SIGTERM and the end. Kubernetes: terminationGracePeriodSeconds = delay + timeout + 10."`
 	Log           Log           `toml:"log" doc:"What is written about the work."`
 	CORS          CORS          `toml:"cors" doc:"Browsers on other origins."`
@@ -37,6 +38,8 @@ type Config struct {
 	Keys          []Key         `toml:"keys" doc:"Who may call. With no key at all the gateway listens on loopback only and prints one that it generates."`
 	Upstreams     []Upstream    `toml:"upstreams" doc:"The servers that hold the models."`
 	Models        []Model       `toml:"models" doc:"Public names for models: aliases, and pools over several upstreams."`
+	Routes        []Route       `toml:"routes" doc:"Rules that send calls elsewhere than their model's name does, in order: the first whose conditions all hold decides (docs/routing.md). Names are patterns, in which * stands for any characters; [] is all."`
+	Paths         []PathForm    `toml:"paths" doc:"Further paths of the API, for one model each, beside /v1/models/NAME/chat/completions."`
 
 	Limits    []Limit    `toml:"limits" doc:"What callers may take (docs/quotas.md). A request is held against all limits that apply."`
 	Prices    []Price    `toml:"prices" doc:"What models cost, for limits in US dollars and for usage records."`
@@ -229,6 +232,7 @@ type Upstream struct {
 	FirstTokenTimeout    *Duration `toml:"first_token_timeout" min:"1ms" example:"\"2m\"" doc:"Instead of timeouts.first_token."`
 	BetweenTokensTimeout *Duration `toml:"between_tokens_timeout" min:"1ms" example:"\"1m\"" doc:"Instead of timeouts.between_tokens."`
 
+	Discovery Discovery `toml:"discovery" doc:"Many servers instead of one, which are found while the gateway runs. In base_url the host is each one's, and the port where its list tells none."`
 	OpenAI    OpenAI    `toml:"openai" doc:"For kind = \"openai\"."`
 	MII       MII       `toml:"mii" doc:"For kind = \"mii\" (base_url is http://host:port of the load balancer, or of the RESTful gateway)."`
 	Ollama    Ollama    `toml:"ollama" doc:"For kind = \"ollama\" (base_url is the root of the server)."`
@@ -250,7 +254,7 @@ type Model struct {
 	QueueWait          Duration        `toml:"queue_wait" min:"1ms" doc:"How long one may wait; then 429."`
 	Capabilities       map[string]bool `toml:"capabilities" doc:"What this model can do, at whatever target, as at an upstream; this goes before what is said there."`
 	modelRouting
-	Targets []Target `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets (0: only when no other is left), priority (targets of the lowest number are asked while one of them can be), version (asked for as name@version or by the header x-model-version), max_concurrent, headers_timeout, first_token_timeout, between_tokens_timeout and capabilities, where they are others than the upstream's, drained to take it out of use. The upstream \"demo\" is the embedded one."`
+	Targets []Target `toml:"targets" example:"[{ upstream = \"openai\", model = \"gpt-4o-mini\", weight = 1 }]" doc:"Where its calls go: upstream, model there (\"\" is the same name), weight against the other targets (0: only when no other is left), priority (targets of the lowest number are asked while one of them can be), version (asked for as name@version or by the header x-model-version), max_concurrent, headers_timeout, first_token_timeout, between_tokens_timeout and capabilities, where they are others than the upstream's, price ({ input, cached_input, output }, as in [[prices]]) where it is another than the model's, drained to take it out of use. The upstream \"demo\" is the embedded one."`
 }
 
 func (m *Model) setDefaults() {
@@ -278,7 +282,7 @@ type defaulter interface{ setDefaults() }
 func defaultConfig() *Config {
 	c := &Config{}
 	for _, d := range []defaulter{
-		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Breaker, &c.Health, &c.Drain,
+		&c.Server, &c.Sizes, &c.Timeouts, &c.Heartbeat, &c.Retry, &c.Breaker, &c.Health, &c.Shadow, &c.Drain,
 		&c.Log, &c.CORS, &c.WebSocket, &c.Demo, &c.ModelsListing, &c.Redis, &c.Data, &c.Auth, &c.Admin,
 	} {
 		d.setDefaults()
@@ -356,6 +360,7 @@ func (u *Upstream) setDefaults() {
 		Kind: "openai", Auth: "auto", Unsupported: "reject", Reasoning: "reasoning_content", ListModels: true, HTTP2: true,
 		IdleConns: 256, IdleTimeout: 90 * second,
 	}
+	u.Discovery.setDefaults()
 	u.OpenAI.setDefaults()
 	u.MII.setDefaults()
 	u.Ollama.setDefaults()

@@ -15,6 +15,7 @@ type Admin struct {
 	API          bool     `toml:"api" restart:"true" doc:"Whether the admin API is served at /admin/api on server.admin_listen, beside metrics and health."`
 	PasswordHash Secret   `toml:"password_hash" group:"password_hash" doc:"Password of the user \"admin\": sluice admin hash-password makes it. With \"\" and neither users nor tokens one is made up and printed at each start, for a listener on loopback."`
 	PasswordFile string   `toml:"password_hash_file" group:"password_hash" example:"\"secrets/admin.hash\"" doc:"Or a file that holds it."`
+	TLS          bool     `toml:"tls" restart:"true" doc:"Whether the listener speaks TLS, with server.tls_cert: browsers on other machines take a session's cookie over nothing else."`
 	Hosts        []string `toml:"hosts" restart:"true" doc:"Names by which the listener may be called, beside localhost and addresses. With none, a listener on loopback takes no other name, and one beyond takes any."`
 	Idle         Duration `toml:"session_idle" restart:"true" min:"1m" max:"24h" doc:"A session that was not used for so long is over ..."`
 	Total        Duration `toml:"session_lifetime" restart:"true" min:"1m" max:"720h" doc:"... and any session this long after signing in."`
@@ -91,6 +92,9 @@ func (d *decoder) validateAdmin(cfg *Config) {
 		if !hostName.MatchString(h) {
 			d.failAt(fmt.Sprintf("admin.hosts[%d]", i), `want a host's name in lower case, without scheme and port, such as "sluice.example"`)
 		}
+	}
+	if a.TLS && cfg.Server.TLSCert == "" && !d.bad["server.tls_cert"] {
+		d.failAt("admin.tls", "server.tls_cert and server.tls_key are missing")
 	}
 	if a.Total < a.Idle {
 		d.failAt("admin.session_lifetime", "must be at least admin.session_idle (%s)", a.Idle)

@@ -14,10 +14,11 @@ type Auth struct {
 	Pepper     Secret   `toml:"pepper" group:"pepper" doc:"Secret under which keys are stored, at least 32 characters, the same at all gateways that share a Redis: openssl rand -hex 32. With another one all keys are dead. \"\": made once and kept in data.dir."`
 	PepperFile string   `toml:"pepper_file" group:"pepper" example:"\"secrets/pepper.key\"" doc:"Or a file that holds it."`
 	MaxStale   Duration `toml:"max_stale" min:"2s" doc:"How long keys are good while Redis is out of reach, and so how long a key that is revoked elsewhere may live on here."`
+	Tries      int      `toml:"tries_per_minute" min:"0" max:"100000" doc:"Wrong API keys that a network (an IPv4 /24, an IPv6 /64) may send in a minute before it gets 429 in place of 401; right keys are never kept out. 0 is no bound."`
 }
 
 func (a *Auth) setDefaults() {
-	*a = Auth{Store: "auto", Pepper: newSecret(""), MaxStale: 60 * minute}
+	*a = Auth{Store: "auto", Pepper: newSecret(""), MaxStale: 60 * minute, Tries: 10}
 }
 
 func (d *decoder) readAuthSecrets(a *Auth) {

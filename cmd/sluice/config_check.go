@@ -232,6 +232,7 @@ func (d *decoder) validateUpstreams(cfg *Config, kinds []string) {
 		if strings.ContainsFunc(u.APIKey.Reveal(), notHeaderSafe) {
 			d.failAt(givenAs(at, "api_key", u.APIKeyFile), "a key has no spaces, control or non-ASCII characters")
 		}
+		d.validateDiscovery(at, u)
 		d.validateOpenAI(at, u)
 		if u.Kind == "mii" {
 			d.validateMII(at, u)

@@ -57,12 +57,13 @@ type modelRouting struct {
 	HedgeSamples    int      `toml:"hedge_samples" min:"20" max:"60000" doc:"... once so many of them are known."`
 	EjectInterval   Duration `toml:"eject_interval" doc:"How often a target is looked for that fails so much more often than the others; it is left alone for a while. \"0s\" is never."`
 	EjectPause      Duration `toml:"eject_pause" min:"1s" doc:"How long; the same again longer each time in a row."`
+	Shadow          Shadow   `toml:"shadow" example:"{ model = \"candidate\", percent = 5 }" doc:"Another model that gets copies of its calls; nobody sees the answers, which have their own records in the ledger, under the key \"shadow\"."`
 	EjectMaxPercent float64  `toml:"eject_max_percent" min:"1" max:"100" doc:"Share of the targets that may be left alone, for whatever reason, when one more is ejected."`
 }
 
 func (m *modelRouting) setDefaults() {
 	*m = modelRouting{Aliases: []string{}, Balance: "weighted", HashBy: "session", Fallback: []string{}, FallbackContext: []string{},
-		HedgeQuantile: 95, HedgeSamples: 200, EjectPause: 30 * second, EjectMaxPercent: 50}
+		HedgeQuantile: 95, HedgeSamples: 200, EjectPause: 30 * second, EjectMaxPercent: 50, Shadow: Shadow{Percent: 100}}
 }
 
 // targetRouting is what a target has for routing beside its weight. Its limits go before
@@ -72,6 +73,7 @@ type targetRouting struct {
 	Version              string          `toml:"version"`
 	MaxRunning           int             `toml:"max_concurrent" min:"0" max:"1000000"`
 	Capabilities         map[string]bool `toml:"capabilities"`
+	Price                TargetPrice     `toml:"price"`
 	HeadersTimeout       *Duration       `toml:"headers_timeout" min:"1ms"`
 	FirstTokenTimeout    *Duration       `toml:"first_token_timeout" min:"1ms"`
 	BetweenTokensTimeout *Duration       `toml:"between_tokens_timeout" min:"1ms"`
@@ -99,6 +101,9 @@ func (d *decoder) validateRouting(cfg *Config) {
 	for i := range cfg.Models {
 		d.validateFallbacks(cfg, i, names)
 	}
+	d.validateRoutes(cfg, names)
+	d.validatePaths(cfg)
+	d.validateTargetPrices(cfg)
 }
 
 // validateNames checks that each name leads to one model, and returns where it is.

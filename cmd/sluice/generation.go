@@ -20,9 +20,12 @@ import (
 type generation struct {
 	number  int64
 	cfg     *Config
+	full    *Config // cfg with the servers that were found
 	api     *handlers.Server
 	quota   handlers.Quota
 	catalog *router.Catalog
+	router  *router.Router
+	routes  *router.Rules
 	links   *links
 	lines   map[string]*fair.Queue // by model, where answers are bounded
 	keys    *auth.Keys
@@ -81,15 +84,17 @@ func (f *front) current() (*handlers.Server, func()) {
 // lasting is what all generations of a process share: it is made once.
 type lasting struct {
 	front
-	version  string
-	log      *slog.Logger
-	level    *slog.LevelVar // of log
-	observer *handlers.Observer
-	drain    *handlers.Drain
-	quota    *quota
-	keys     *keyring
-	places   *router.Places
-	cert     atomic.Pointer[tls.Certificate]
+	version   string
+	log       *slog.Logger
+	level     *slog.LevelVar // of log
+	observer  *handlers.Observer
+	drain     *handlers.Drain
+	quota     *quota
+	keys      *keyring
+	places    *router.Places
+	discovery *discovery
+	shadows   *router.Shadows
+	cert      atomic.Pointer[tls.Certificate]
 	// operators are who may use the admin API; nil without it.
 	operators atomic.Pointer[operators]
 	older     atomic.Int64 // generations that were replaced and still run answers
@@ -137,13 +142,15 @@ func (l *lasting) build(c *Config, old *generation) (g *generation, err error) {
 		return nil, err
 	}
 	g.quota = l.quota.handlers
-	g.quota.Prices, g.quota.Tokens = newPrices(c), newEstimator(c)
+	g.quota.Prices, g.quota.TargetPrices, g.quota.Tokens = newPrices(c), targetPrices(c), newEstimator(c)
 	g.lines = newLines(c, old)
-	g.links = newLinks(c, l.version, old)
-	g.catalog = newCatalog(c, g.links)
+	g.full = l.discovery.expand(c)
+	g.links = newLinks(g.full, l.version, old)
+	g.catalog = newCatalog(g.full, g.links)
 	if old != nil {
 		g.catalog.Inherit(old.catalog, func(upstream string) bool { return g.to(upstream) == old.to(upstream) })
 	}
+	g.router, g.routes = newRouter(l, g), newRoutes(c, g.catalog)
 	g.api = newHandlers(l, g)
 	g.uses.Store(1)
 	return g, nil
@@ -163,7 +170,8 @@ func (l *lasting) put(g *generation) error {
 		l.older.Add(-1)
 		g.links.release()
 	}
-	l.places.Bound(placesAt(g.cfg))
+	l.places.Bound(placesAt(g.full))
+	l.shadows.Bound(l.copies(g.cfg))
 	for i := range g.cfg.Models {
 		if m := &g.cfg.Models[i]; m.MaxRunning > 0 {
 			g.lines[m.Name].Resize(lineOf(m))
@@ -179,6 +187,7 @@ func (l *lasting) put(g *generation) error {
 	l.level.Set(levelOf(g.cfg))
 	l.newest.Store(g)
 	g.run(ctx)
+	l.discovery.follow(g.cfg)
 	if old != nil {
 		l.older.Add(1)
 		old.stop()

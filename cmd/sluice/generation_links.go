@@ -35,6 +35,7 @@ func newLinkConfig(c *Config, u *Upstream) linkConfig {
 	l.upstream.Models, l.upstream.ListModels, l.upstream.Capabilities, l.upstream.Reasoning = nil, false, nil, ""
 	l.upstream.Local, l.upstream.Drained, l.upstream.MaxRunning = false, false, 0
 	l.upstream.HeadersTimeout, l.upstream.FirstTokenTimeout, l.upstream.BetweenTokensTimeout = nil, nil, nil
+	l.upstream.Discovery = Discovery{}
 	l.upstream.KServe.images = nil // made by the first adapter that needs it
 	if u.Kind == "kserve" {
 		for i := range c.Upstreams {
@@ -89,8 +90,8 @@ func (g *generation) link(from *linkConfig) *link {
 
 // to is the way to an upstream by its name; nil to the embedded one.
 func (g *generation) to(upstream string) *link {
-	for i := range g.cfg.Upstreams {
-		if g.cfg.Upstreams[i].Name == upstream {
+	for i := range g.full.Upstreams {
+		if g.full.Upstreams[i].Name == upstream {
 			return g.links.all[i]
 		}
 	}

@@ -47,6 +47,7 @@ type reloadReport struct {
 // newReloader puts the configuration of the start in force, which has been checked, and what
 // the store has set over it.
 func newReloader(l *lasting, c *Config, load *loadOptions) (*reloader, error) {
+	l.discovery = newDiscovery(l.log)
 	r := &reloader{lasting: l, load: load, fresh: make(chan struct{}, 1), edited: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(context.Background(), overridesTime)
 	defer cancel()
@@ -61,6 +62,8 @@ func newReloader(l *lasting, c *Config, load *loadOptions) (*reloader, error) {
 	} else if !errors.Is(err, errNoSource) {
 		r.log.Error("what is set over the configuration is not in force", slog.Any("error", err))
 	}
+	l.discovery.follow(c)
+	l.discovery.await(discoveryTime)
 	g, err := l.build(c, nil)
 	if err == nil {
 		r.states.Store(&report.Overrides)
@@ -105,6 +108,14 @@ func (r *reloader) observe() {
 	})
 	o.Watch("gateway_config_overrides", "Values that are set over the configuration.", func() float64 {
 		return float64(len(*r.states.Load()))
+	})
+	o.Watch("gateway_discovery_servers", "Servers in the lists of upstreams.", func() float64 {
+		n, _ := r.discovery.count()
+		return float64(n)
+	})
+	o.Watch("gateway_discovery_failing", "Lists of servers that cannot be read at present.", func() float64 {
+		_, n := r.discovery.count()
+		return float64(n)
 	})
 	o.Watch("gateway_config_overrides_ignored", "Values that are set over the configuration and cannot be in force.", func() (n float64) {
 		for _, s := range *r.states.Load() {
@@ -234,6 +245,7 @@ func (r *reloader) warn(states []overrideState) {
 // close ends the newest generation, after the last answer.
 func (r *reloader) close() {
 	r.stay()
+	r.discovery.close()
 	r.overrides.Close()
 	r.lasting.close()
 }
@@ -287,6 +299,8 @@ func (r *reloader) until(quit <-chan struct{}, hup <-chan os.Signal, files *file
 			r.reload("a file changed")
 		case <-r.edited:
 			r.apply("overrides have changed")
+		case <-r.discovery.changed:
+			r.discovered()
 		case <-r.fresh:
 		}
 		if g := r.newest.Load(); g != at {

@@ -75,6 +75,7 @@ func serve(ctx context.Context, cfg *Config, opts serveOptions, stderr io.Writer
 // settleUp writes down what the limits still hold, once the last answer is settled.
 func (g *gateway) settleUp() {
 	if g.configs != nil {
+		g.configs.shadows.Close()
 		g.configs.close()
 	}
 	if g.quota != nil {
@@ -99,7 +100,7 @@ func (g *gateway) start(opts serveOptions) (err error) {
 	}
 	l := &lasting{
 		version: opts.Version, log: g.log, level: g.level, observer: observer, drain: g.drain,
-		quota: g.quota, keys: g.keys, places: router.NewPlaces(nil),
+		quota: g.quota, keys: g.keys, places: router.NewPlaces(nil), shadows: router.NewShadows(router.ShadowOptions{}),
 	}
 	if g.configs, err = newReloader(l, g.cfg, opts.Load); err != nil {
 		return err
@@ -128,19 +129,19 @@ func (g *gateway) start(opts serveOptions) (err error) {
 			return err
 		}
 		g.admin = &http.Server{Handler: handler, ReadHeaderTimeout: s.ReadHeaderTimeout.Std()}
+		if g.cfg.Admin.TLS {
+			g.admin.TLSConfig = l.tls()
+		}
 		g.run(g.admin, admin)
 		if err := g.keys.announce(g.cfg, admin.Addr().String()); err != nil {
 			return err
 		}
-		g.log.Info("admin", slog.String("url", "http://"+admin.Addr().String()))
+		g.log.Info("admin", slog.String("url", adminScheme(g.cfg)+"://"+admin.Addr().String()))
 	}
 	scheme := "http"
 	if s.TLSCert != "" {
 		scheme = "https"
-		g.api.TLSConfig = &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.cert.Load(), nil },
-		}
+		g.api.TLSConfig = l.tls()
 	}
 	g.run(g.api, ln)
 	g.log.Info("listening", slog.String("url", scheme+"://"+ln.Addr().String()+"/v1"), slog.String("version", opts.Version))
@@ -148,6 +149,14 @@ func (g *gateway) start(opts serveOptions) (err error) {
 		g.log.Info("no [[keys]] are configured: this key was made up and holds until the gateway stops", slog.String("key", key))
 	}
 	return nil
+}
+
+// tls serves the certificate that is in force.
+func (l *lasting) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.cert.Load(), nil },
+	}
 }
 
 func (g *gateway) run(srv *http.Server, ln net.Listener) {
@@ -179,6 +188,7 @@ func (g *gateway) stop(again <-chan os.Signal) int {
 		now = true
 	}
 	idle := g.drain.Refuse()
+	g.configs.shadows.Stop()
 	code := exitOK
 	if now || !waitIdle(idle, d.Timeout.Std(), again) {
 		if n := g.drain.Running(); n > 0 {

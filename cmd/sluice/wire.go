@@ -136,7 +136,7 @@ func newRouter(l *lasting, g *generation) *router.Router {
 		Budget:     router.Budget{Share: c.Retry.BudgetPercent / 100, PerSecond: c.Retry.BudgetPerSecond},
 		HoldEvents: c.Sizes.PreambleEvents, HoldBytes: int(c.Sizes.Preamble),
 		FirstFailover: c.Timeouts.FirstTokenFailover.Std(), FailoverPer1K: c.Timeouts.FirstTokenFailoverPer1K.Std(),
-		Gate: newGate(c, &g.quota, l.places), Breaker: newBreaker(c),
+		Gate: newGate(c, &g.quota, l.places), Breaker: newBreaker(c), Shadows: l.shadows,
 	})
 }
 
@@ -145,7 +145,7 @@ func newHandlers(l *lasting, g *generation) *handlers.Server {
 	c, k, catalog := g.cfg, l.keys, g.catalog
 	return handlers.New(handlers.Options{
 		Newest:   l.current,
-		Provider: newRouter(l, g), Catalog: catalog, Auth: k.callers, Current: k.callers.Current, Standing: k.callers.Good,
+		Provider: g.router, Routing: g.routing(), Prefixes: prefixes(c), Catalog: catalog, Auth: k.callers, Current: k.callers.Current, Standing: k.callers.Good, WrongKeys: k.wrong,
 		Relay: streaming.Relay{Heartbeat: c.Heartbeat.Interval.Std(), CommitAfter: c.Timeouts.CommitAfter.Std()},
 		Total: func(ctx context.Context, model string) time.Duration {
 			return catalog.Total(ctx, model, c.Timeouts.Total.Std(), c.Timeouts.TotalLocal.Std())

@@ -18,7 +18,7 @@ import (
 // addTraffic gives the admin API what runs, what ran, what it cost and where it went.
 func (l *lasting) addTraffic(o *admin.Options) {
 	o.Streams, o.Requests = streams{l.keys.live}, requests{l.observer}
-	o.Limits, o.Fleet, o.KeyName = limits{l}, l.fleet, l.keyName
+	o.Limits, o.Fleet, o.KeyName, o.Explain = limits{l}, l.fleet, l.keyName, l.explain
 	if book, ok := l.quota.handlers.Ledger.(admin.Ledger); ok {
 		o.Ledger = book
 	}
@@ -183,8 +183,8 @@ func (l *lasting) upstreamOf(g *generation, u *router.UpstreamStatus, running in
 		Name: u.Name, Kind: demoUpstream, Local: u.Local, Drained: u.Drained, Running: running,
 		Declared: u.Declared, Listed: u.Listed, ListedAt: u.ListedAt, ListError: u.ListError,
 	}
-	for i := range g.cfg.Upstreams {
-		if c := &g.cfg.Upstreams[i]; c.Name == u.Name {
+	for i := range g.full.Upstreams {
+		if c := &g.full.Upstreams[i]; c.Name == u.Name {
 			out.Kind, out.URL, out.MaxRunning = c.Kind, withoutSecrets(c.BaseURL), int64(c.MaxRunning)
 		}
 	}

@@ -36,6 +36,7 @@ type keyring struct {
 	kind    string
 	why     string // why no keys are issued; "": they are
 	callers *auth.Callers
+	wrong   *auth.WrongKeys
 	tickets *auth.Tickets
 	live    *handlers.Live
 	madeUp  string // a key, for as long as none are configured
@@ -112,7 +113,7 @@ func newPepper(c *Config, kind string) (*store.Pepper, error) {
 // openKeyring opens the store, and ends what runs with a key that is revoked.
 // No key of the configuration is in it yet.
 func openKeyring(c *Config, log *slog.Logger) (*keyring, error) {
-	k := &keyring{live: handlers.NewLive(), local: rand.Text()}
+	k := &keyring{live: handlers.NewLive(), local: rand.Text(), wrong: auth.NewWrongKeys(c.Auth.Tries)}
 	k.kind, k.why = storeKind(c)
 	s, pepper, closers, err := openStore(c, k.kind, log)
 	if err != nil {
@@ -139,17 +140,14 @@ func (k *keyring) issuer() auth.Issuer {
 // revoked ends the answers and the connections of a secret that is no longer good.
 func (k *keyring) revoked(r store.Revocation) {
 	id := r.ID.String()
-	k.live.EndKeys(func(who *auth.Principal) bool { return who.Serial != 0 && who.Key == id && r.Ends(who.Serial) }, handlers.ErrKeyRevoked)
+	k.live.EndKeys(func(who *auth.Principal) bool { return !who.Configured() && who.Key == id && r.Ends(who.Serial) }, handlers.ErrKeyRevoked)
 }
 
 // replace puts the keys of another configuration in force. What runs with a key that is not
-// in it any more ends.
+// in it any more, or has another secret there, ends.
 func (k *keyring) replace(static *auth.Keys) {
 	k.callers.Replace(static)
-	k.live.EndKeys(func(who *auth.Principal) bool {
-		_, ok := static.Named(who.Key)
-		return who.Serial == 0 && !ok
-	}, handlers.ErrKeyRevoked)
+	k.live.EndKeys(func(who *auth.Principal) bool { return who.Configured() && !static.Holds(who) }, handlers.ErrKeyRevoked)
 }
 
 // watch tells how the store stands, where it can be out of reach.

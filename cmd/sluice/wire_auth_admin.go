@@ -18,7 +18,7 @@ import (
 // adminKeys are the keys as the admin API of a gateway has them.
 func (l *lasting) adminKeys() admin.Keys {
 	out := admin.Keys{
-		Off: l.keys.why, Static: func() []admin.StaticKey { return staticKeys(l.newest.Load().cfg) }, Operations: handlers.Operations(),
+		Off: l.keys.why, Static: l.staticKeys, Operations: handlers.Operations(),
 		Report: l.keyReport, BadQuery: badQuery,
 	}
 	if l.keys.why == "" {
@@ -52,6 +52,16 @@ func staticKeys(c *Config) []admin.StaticKey {
 	return out
 }
 
+// staticKeys are those that are in force, with the one that was made up.
+func (l *lasting) staticKeys() []admin.StaticKey {
+	g := l.newest.Load()
+	all := staticKeys(g.cfg)
+	if g.madeUp != "" {
+		all = append(all, admin.StaticKey{Who: auth.Principal{Key: generatedKey}, Source: "made up at the start"})
+	}
+	return all
+}
+
 // localAdmin are the parts of the admin API that the command line has without a gateway.
 func localAdmin(c *Config, s *store.Store) (o admin.Options, err error) {
 	o = admin.Options{
@@ -67,7 +77,7 @@ func (k *keyring) announce(c *Config, address string) error {
 	if c.Data.Dir == "" {
 		return nil
 	}
-	base, err := ownURL(&Config{Server: Server{Listen: address}})
+	base, err := adminURL(c, address)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func newBreaker(c *Config) router.Breaker {
 // newPool builds the pool of a model for one name, which is another than the model's own
 // where that is a pattern.
 func newPool(c *Config, m *Model, name string, ups []router.Upstream) *router.Pool {
-	p := &router.Pool{Model: name, PresentAs: m.PresentAs, Aliases: m.Aliases, Fallback: m.Fallback, FallbackContext: m.FallbackContext, Continue: m.Continue}
+	p := &router.Pool{Model: name, PresentAs: m.PresentAs, Aliases: m.Aliases, Fallback: m.Fallback, FallbackContext: m.FallbackContext, Shadow: m.Shadow.shadow(), Continue: m.Continue}
 	p.Balance, _ = router.BalanceOf(m.Balance) // checked with the configuration
 	p.Affinity = map[string]router.Affinity{"session": router.AffinitySession, "user": router.AffinityUser, "prompt": router.AffinityPrompt}[m.HashBy]
 	if m.HedgePercent > 0 {

@@ -43,7 +43,8 @@ type Options struct {
 	Ledger   Ledger
 	Limits   Limits
 	// Fleet tells of upstreams, models and targets, of the configuration in force.
-	Fleet func(ctx context.Context) Fleet
+	Fleet   func(ctx context.Context) Fleet
+	Explain Explain
 	// KeyName is what people call an issued key, "" for others; nil: nobody knows.
 	KeyName func(key string) string
 	Now     func() time.Time // nil means time.Now

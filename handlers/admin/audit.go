@@ -25,7 +25,7 @@ func (s *server) auditRoutes() []route {
 const auditWithin = 10 * time.Second
 
 // record writes down what a route that changes something has done, before its caller is told.
-// What changed, or may have, is always written; what was refused only as far as failures
+// What changed, or may have, is always written, as is what the handler named; what was refused only as far as failures
 // allows; a request that made no sense is not.
 func (s *server) record(c *call, err error) error {
 	status, code := c.status, ""
@@ -35,7 +35,7 @@ func (s *server) record(c *call, err error) error {
 	}
 	suppressed := 0
 	switch {
-	case status < http.StatusBadRequest || status >= http.StatusInternalServerError && c.entered:
+	case status < http.StatusBadRequest || status >= http.StatusInternalServerError && c.entered || c.on != "":
 	case status == http.StatusUnauthorized && c.entered, status == http.StatusTooManyRequests, status == http.StatusForbidden && c.who.Role != "":
 		var ok bool
 		if suppressed, ok = s.failures.note(s.opt.Now()); !ok {
@@ -188,7 +188,7 @@ func (c *call) auditWriter(format string) func(*auth.AuditEntry) error {
 	}
 	c.w.Header().Set("Content-Disposition", `attachment; filename="sluice-audit.csv"`)
 	out := csv.NewWriter(c.stream("text/csv; charset=utf-8"))
-	_ = out.Write([]string{"id", "at", "who", "role", "via", "from", "node", "action", "on", "status", "code", "before", "after"}) // Flush tells
+	_ = out.Write([]string{"id", "at", "who", "role", "via", "from", "node", "action", "on", "status", "code", "before", "after", "suppressed"}) // Flush tells
 	return func(e *auth.AuditEntry) error {
 		if e == nil {
 			out.Flush()
@@ -196,7 +196,7 @@ func (c *call) auditWriter(format string) func(*auth.AuditEntry) error {
 		}
 		return out.Write([]string{
 			e.ID, e.At.Format(time.RFC3339Nano), cell(e.Who), string(e.Role), e.Via, e.From, cell(e.Node), e.Action, cell(e.On),
-			strconv.Itoa(e.Status), e.Code, string(e.Before), string(e.After),
+			strconv.Itoa(e.Status), e.Code, string(e.Before), string(e.After), strconv.Itoa(e.Suppressed),
 		})
 	}
 }

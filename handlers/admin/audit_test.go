@@ -51,7 +51,7 @@ func TestAuditWrapper(t *testing.T) {
 		Text     []string          `json:"text"`
 		Big      string            `json:"big,omitempty"`
 	}
-	before := thing{"old", "hunter2-hunter2", map[string]string{"Api_Key": "abc"}, []string{"use sk-abcdefghijklmnopqrstuv now"}, ""}
+	before := thing{"old", "hunter2-hunter2", map[string]string{"Api_Key": "abc"}, []string{"use sk-abcdefghijklmnopqrstuv now", "sk-slc-0123456789ab", "sk-slc-0123456789abSECRETSECRET"}, ""}
 	after := thing{"new", "", nil, []string{"Authorization: Bearer abcdefgh.ijkl"}, ""}
 	g := newGate(t, Options{}, 10)
 	var do func(c *call) error
@@ -70,6 +70,7 @@ func TestAuditWrapper(t *testing.T) {
 		{"conflict", func(*call) error { return conflict("no") }, adminToken, 409, false, ""},
 		{"half done", func(c *call) error { c.changed("thing 7", before, nil); return errors.New("boom") }, adminToken, 500, true, "internal_error"},
 		{"away", func(*call) error { return unavailable("no") }, adminToken, 503, true, "unavailable"},
+		{"named, and refused", func(c *call) error { c.changed("thing 7", nil, after); return c.reply(422, after) }, adminToken, 422, true, ""},
 		{"forbidden", nil, viewerToken, 403, true, "forbidden"},
 		{"nobody", nil, "x", 401, false, ""},
 	} {
@@ -86,12 +87,12 @@ func TestAuditWrapper(t *testing.T) {
 		}
 	}
 	text, _ := json.Marshal(g.entries())
-	for _, secret := range []string{"hunter2", `"abc"`, "sk-abcdef", "abcdefgh.ijkl"} {
+	for _, secret := range []string{"hunter2", `"abc"`, "sk-abcdef", "abcdefgh.ijkl", "SECRET"} {
 		if strings.Contains(string(text), secret) {
 			t.Errorf("%s is in the log: %s", secret, text)
 		}
 	}
-	for _, kept := range []string{`"name":"old"`, `"name":"new"`, `"on":"thing 7"`, `use *** now`, `"password":""`} {
+	for _, kept := range []string{`"name":"old"`, `"name":"new"`, `"on":"thing 7"`, `use *** now`, `"password":""`, `"sk-slc-0123456789ab"`, `"sk-slc-0123456789ab***"`} {
 		if !strings.Contains(string(text), kept) {
 			t.Errorf("%s is not in the log: %s", kept, text)
 		}

@@ -283,7 +283,7 @@ func (k *Keys) rotate(c *call) error {
 		return err
 	}
 	if body.Overlap < 0 || body.Overlap > int64(store.MaxOverlap/time.Second) {
-		return badField("overlap_seconds", "overlap_seconds is between 0 and %d.", int64(store.MaxOverlap/time.Second))
+		return badField("overlap_seconds", "overlap_seconds is between 0 and %d (%d days).", int64(store.MaxOverlap/time.Second), int64(store.MaxOverlap/(24*time.Hour)))
 	}
 	id, version, was, err := k.target(c)
 	if err != nil {

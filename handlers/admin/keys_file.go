@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"sluice/handlers/auth"
 	"sluice/handlers/auth/store"
 )
 
@@ -54,7 +55,7 @@ func (k *Keys) load(c *call) error {
 		return importFault(err)
 	}
 	counts := importJSON{done.Created, done.Replaced, done.Same, done.Kept}
-	c.changed("keys", nil, counts)
+	c.changed("keys", nil, importedJSON{counts, done.Changed[:min(len(done.Changed), importsNamed)], len(done.Changed) > importsNamed})
 	return c.reply(http.StatusOK, counts)
 }
 
@@ -63,6 +64,15 @@ type importJSON struct {
 	Replaced int `json:"replaced"`
 	Same     int `json:"same"`
 	Kept     int `json:"kept"`
+}
+
+// importsNamed is how many keys the audit log names of one import.
+const importsNamed = 500
+
+type importedJSON struct {
+	importJSON
+	Keys []auth.KeyID `json:"keys"` // that were created or replaced
+	More bool         `json:"more,omitempty"`
 }
 
 // importFault is what is wrong with a file, unless it is the store.

@@ -116,7 +116,8 @@ func (e *keyEdit) apply(k *Keys, key *store.Key) error {
 		for i := range *e.Limits {
 			if unknown := (*e.Limits)[i].Unknown(); len(unknown) > 0 {
 				at := fmt.Sprintf("limits[%d].%s", i, unknown[0])
-				return badField(at, "There is no field %s here.", at)
+				return badField(at, "There is no limit %q. Known are concurrent, usd_per_day, usd_per_month, and for each second, minute, hour or day (as in requests_per_minute) "+
+					"requests, tokens, input_tokens, output_tokens, frames and frame_bytes; beside them models, scope, burst, hard and on_trouble.", unknown[0])
 			}
 		}
 	}

@@ -15,6 +15,18 @@ var secretNames = map[string]bool{
 	"authorization": true, "cookie": true, "pepper": true, "ticket_secret": true, "sentinel_password": true, "key_secret": true, "private_key": true,
 }
 
+// publicKey is how an issued key begins, up to its secret.
+var publicKey = regexp.MustCompile(`^sk-slc-[0-9a-z]{12}`)
+
+// hidden is what is left of a text that secretText finds.
+func hidden(text string) string {
+	begin := publicKey.FindString(text)
+	if begin == text {
+		return text
+	}
+	return begin + maskText
+}
+
 // secretText finds keys, ours and those of providers, and bearer credentials inside texts.
 var secretText = regexp.MustCompile(`sk-[A-Za-z0-9_-]{16,}|(?i:bearer) +[A-Za-z0-9._~+/=-]{8,}|\$argon2[a-z]*\$[^\s"]+`)
 
@@ -59,7 +71,7 @@ func mask(v any) any {
 			v[i] = mask(v[i])
 		}
 	case string:
-		return secretText.ReplaceAllString(v, maskText)
+		return secretText.ReplaceAllStringFunc(v, hidden)
 	}
 	return v
 }

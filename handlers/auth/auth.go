@@ -5,6 +5,8 @@ package auth
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,7 +27,7 @@ type Principal struct {
 	Name     string
 	Metadata map[string]string // of an issued key
 	Expires  time.Time         // of an issued key; zero: never
-	// Serial names the secret of an issued key that the caller came with; 0 for other keys.
+	// Serial names the secret that the caller came with: see Configured.
 	Serial uint32
 	// May bounds what the key is for; nil: nothing does.
 	May *Permissions
@@ -37,6 +39,13 @@ type Permissions struct {
 	Routes     []string // patterns of the operations' names ("chat", "embeddings")
 	Transports []string // http, sse, ws
 }
+
+// configuredSecret is set in the serials of secrets of the configuration, whose other bits are of
+// their digest. Issued keys count theirs from 1.
+const configuredSecret uint32 = 1 << 31
+
+// Configured reports whether the key stands in the configuration; otherwise it was issued.
+func (p *Principal) Configured() bool { return p.Serial == 0 || p.Serial&configuredSecret != 0 }
 
 // AllowsModel reports whether the key may be used for the model.
 func (p *Principal) AllowsModel(name string) bool { return p.May == nil || fitsAny(p.May.Models, name) }
@@ -67,11 +76,20 @@ type Keys struct {
 
 // NewKeys takes the callers by the SHA-256 of their key. Names of keys are unique.
 func NewKeys(byDigest map[[sha256.Size]byte]Principal) *Keys {
-	k := &Keys{byDigest: byDigest, byName: map[string]Principal{}}
-	for _, who := range byDigest {
-		k.byName[who.Key] = who
+	k := &Keys{byDigest: make(map[[sha256.Size]byte]Principal, len(byDigest)), byName: make(map[string]Principal, len(byDigest))}
+	for digest, who := range byDigest {
+		sum := sha256.Sum256(append([]byte("sluice serial\x00"), digest[:]...))
+		who.Serial = binary.BigEndian.Uint32(sum[:]) | configuredSecret
+		k.byDigest[digest], k.byName[who.Key] = who, who
 	}
 	return k
+}
+
+// Holds reports whether a caller's key stands here, with the secret that the caller came with;
+// Serial 0 is any secret.
+func (k *Keys) Holds(who *Principal) bool {
+	is, ok := k.byName[who.Key]
+	return ok && (who.Serial == 0 || who.Serial == is.Serial)
 }
 
 // Named finds the caller by the name of the key, for credentials that stand for a key.
@@ -110,8 +128,11 @@ func (k *Keys) find(secret string) (who Principal, ok bool) {
 	return k.byDigest[found], true
 }
 
+// ErrWrongKey is wrapped by what a caller with a wrong key is told.
+var ErrWrongKey = errors.New("a wrong API key")
+
 func wrongKey() error {
-	return &providers.Error{Kind: providers.Unauthorized, Message: "Incorrect API key provided. The gateway's operator issues keys, or sets them in its configuration."}
+	return &providers.Error{Kind: providers.Unauthorized, Err: ErrWrongKey, Message: "Incorrect API key provided. The gateway's operator issues keys, or sets them in its configuration."}
 }
 
 // credential reads the one key that a request carries.

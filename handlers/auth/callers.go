@@ -71,7 +71,7 @@ func (c *Callers) Find(key string) (Principal, error) {
 			if who, ok := c.static.Load().find(key); ok {
 				return who, nil
 			}
-			return Principal{}, &providers.Error{Kind: providers.Unauthorized, Message: "Incorrect API key provided: it is mistyped or cut off. Copy it again, whole."}
+			return Principal{}, &providers.Error{Kind: providers.Unauthorized, Err: ErrWrongKey, Message: "Incorrect API key provided: it is mistyped or cut off. Copy it again, whole."}
 		}
 	}
 	who, ok := c.static.Load().find(key)
@@ -83,11 +83,13 @@ func (c *Callers) Find(key string) (Principal, error) {
 
 // Current finds the caller again by the name and secret that it was known by, as it is now.
 func (c *Callers) Current(was Principal) (Principal, error) {
-	if was.Serial == 0 {
-		if who, ok := c.static.Load().Named(was.Key); ok {
-			return who, nil
+	if was.Configured() {
+		static := c.static.Load()
+		if !static.Holds(&was) {
+			return Principal{}, refusal(ErrUnknown)
 		}
-		return Principal{}, refusal(ErrUnknown)
+		who, _ := static.Named(was.Key)
+		return who, nil
 	}
 	if err := c.Good(&was); err != nil {
 		return Principal{}, err
@@ -103,10 +105,10 @@ func (c *Callers) Current(was Principal) (Principal, error) {
 
 // Good returns nil while the key that the caller came with is in force. It is asked again
 // by who has listed a running answer: a revocation just before told nobody. Keys of the
-// configuration are while they stand there.
+// configuration are while they stand there with the same secret.
 func (c *Callers) Good(who *Principal) error {
-	if who.Serial == 0 {
-		if _, ok := c.static.Load().Named(who.Key); !ok {
+	if who.Configured() {
+		if !c.static.Load().Holds(who) {
 			return refusal(ErrUnknown)
 		}
 		return nil

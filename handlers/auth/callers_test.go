@@ -96,6 +96,30 @@ func TestCallers(t *testing.T) {
 	}
 }
 
+// TestSecretReplaced: a key of the configuration that has another secret under the same name is
+// another key to who came with the old one.
+func TestSecretReplaced(t *testing.T) {
+	keys := func(secret string) *Keys {
+		return NewKeys(map[[sha256.Size]byte]Principal{sha256.Sum256([]byte(secret)): {Key: "app"}})
+	}
+	c := NewCallers(keys("sk-old"), nil)
+	who, err := c.Find("sk-old")
+	if err != nil || !who.Configured() || who.Serial == 0 || c.Good(&who) != nil {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	c.Replace(keys("sk-old"))
+	if now, err := c.Current(who); err != nil || now.Key != "app" || c.Good(&who) != nil {
+		t.Errorf("a reload that changes nothing: %+v, %v", now, err)
+	}
+	c.Replace(keys("sk-new"))
+	if _, err := c.Current(who); err == nil || c.Good(&who) == nil {
+		t.Error("the old secret is good")
+	}
+	if issued := (Principal{Serial: 1}); issued.Configured() {
+		t.Error("an issued key stands in the configuration")
+	}
+}
+
 // TestOneBit: of all texts only the key itself is the key.
 func TestOneBit(t *testing.T) {
 	token := NewToken()

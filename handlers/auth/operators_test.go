@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -298,8 +299,12 @@ func TestTries(t *testing.T) {
 	}
 	r := from("192.0.2.1")
 	r.Header.Set("Authorization", "Bearer token-token-token-token-token-token")
+	if _, err := d.Who(t.Context(), r); err != nil {
+		t.Errorf("a right token from that address: %v", err)
+	}
+	r.Header.Set("Authorization", "Bearer wrong-wrong-wrong-wrong-wrong-wrong-wrong")
 	if _, err := d.Who(t.Context(), r); !errors.As(err, &many) {
-		t.Errorf("a token from that address: %v", err)
+		t.Errorf("a wrong token from that address: %v", err)
 	}
 	if err := try("192.0.2.2", admin); err != nil {
 		t.Errorf("another address: %v", err)
@@ -338,9 +343,53 @@ func TestTriesRoom(t *testing.T) {
 	if len(tr.spent) > addressesKept+1 {
 		t.Errorf("%d are kept", len(tr.spent))
 	}
+	if swept := tr.swept; swept != now {
+		t.Errorf("swept at %v", swept)
+	}
 	now = now.Add(time.Hour)
 	if tr.take(mustAddr("192.0.2.3")) != 0 || len(tr.spent) > 2 {
 		t.Errorf("%d are kept after an hour", len(tr.spent))
+	}
+}
+
+// TestWrongKeys counts wrong keys of a network, and nothing else.
+func TestWrongKeys(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	w := NewWrongKeys(3)
+	w.tries.now = func() time.Time { return now }
+	var many *TooManyTries
+	told := func(addr string, err error) bool { return errors.As(w.Count(mustAddr(addr), err), &many) }
+	for _, err := range []error{nil, refusal(ErrExpired), refusal(ErrDisabled), refusal(ErrUnavailable), errTwoKeys()} {
+		for range 10 {
+			if told("192.0.2.1", err) {
+				t.Fatalf("%v is counted", err)
+			}
+		}
+	}
+	if told("192.0.2.1", wrongKey()) || told("192.0.2.2", wrongKey()) || told("::ffff:192.0.2.3", wrongKey()) {
+		t.Error("too many too early")
+	}
+	if !told("192.0.2.200", wrongKey()) || many.RetryAfter <= 0 || many.RetryAfter > 20*time.Second {
+		t.Errorf("the /24 has a fourth: %v", many)
+	}
+	if told("192.0.3.1", wrongKey()) || told("2001:db8::1", wrongKey()) {
+		t.Error("another network pays for it")
+	}
+	if err := w.Count(mustAddr("192.0.2.1"), errTwoKeys()); errors.As(err, &many) {
+		t.Error("another error of that network is hidden")
+	}
+	now = now.Add(21 * time.Second)
+	if told("192.0.2.1", wrongKey()) || !told("192.0.2.1", wrongKey()) {
+		t.Error("they do not come back one by one")
+	}
+	if NewWrongKeys(0).Count(mustAddr("192.0.2.1"), wrongKey()) == nil || told("192.0.4.1", nil) {
+		t.Error("no bound is not no error")
+	}
+	for range 3 {
+		_ = w.Count(netip.Addr{}, wrongKey())
+	}
+	if !errors.As(w.Count(netip.Addr{}, wrongKey()), &many) {
+		t.Error("who has no address is not counted")
 	}
 }
 

@@ -99,7 +99,7 @@ func keyError(err, bad error) error {
 
 // proof names the secret: of an issued key its serial, of a configured one a fingerprint.
 func (k KeySignIn) proof(who Principal) string {
-	if who.Serial != 0 {
+	if !who.Configured() {
 		return "issued " + strconv.FormatUint(uint64(who.Serial), 10)
 	}
 	return "configured " + k.Callers.static.Load().fingerprint(who.Key)
@@ -121,10 +121,10 @@ func (k KeySignIn) Holds(_ context.Context, s *Session) (Actor, error) {
 	was := Principal{Key: s.Name}
 	if digits, issued := strings.CutPrefix(s.Proof, "issued "); issued {
 		serial, err := strconv.ParseUint(digits, 10, 32)
-		if err != nil || serial == 0 {
+		was.Serial = uint32(serial)
+		if err != nil || was.Configured() {
 			return Actor{}, ErrSignedOut
 		}
-		was.Serial = uint32(serial)
 	}
 	who, err := k.Callers.Current(was)
 	switch {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -10,10 +11,40 @@ import (
 // addresses count by their /64, which one customer has. It may be used concurrently.
 type tries struct {
 	most int
+	bits int // of an IPv4 address that count as one
 	now  func() time.Time
 
 	mu    sync.Mutex
 	spent map[netip.Addr]spent
+	swept time.Time
+}
+
+// WrongKeys bounds the wrong API keys of a network: the /24 of an IPv4 address, the /64 of an
+// IPv6 one. It is asked after a key has turned out wrong, so that right ones from the same
+// network are never kept out, and cost nothing more. It may be used concurrently.
+type WrongKeys struct{ tries *tries }
+
+// NewWrongKeys lets so many wrong keys of a network be told to be wrong, at once and a minute; 0
+// lets all.
+func NewWrongKeys(perMinute int) *WrongKeys {
+	if perMinute <= 0 {
+		return nil
+	}
+	t := newTries(perMinute, time.Now)
+	t.bits = 24
+	return &WrongKeys{t}
+}
+
+// Count replaces an error that wraps ErrWrongKey by *TooManyTries when there were too many. Of a
+// nil WrongKeys, and of any other error, it returns the error.
+func (w *WrongKeys) Count(from netip.Addr, err error) error {
+	if w == nil || !errors.Is(err, ErrWrongKey) {
+		return err
+	}
+	if wait := w.tries.take(from); wait > 0 {
+		return &TooManyTries{wait}
+	}
+	return err
 }
 
 // spent is how many tries an address has used at a time; they come back evenly.
@@ -27,17 +58,18 @@ type spent struct {
 const addressesKept = 10_000
 
 func newTries(most int, now func() time.Time) *tries {
-	return &tries{most: most, now: now, spent: map[netip.Addr]spent{}}
+	return &tries{most: most, bits: 32, now: now, spent: map[netip.Addr]spent{}}
 }
 
 // bucketOf is what counts as one address.
-func bucketOf(a netip.Addr) netip.Addr {
+func (t *tries) bucketOf(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
+	bits := t.bits
 	if a.Is6() {
-		p, _ := a.Prefix(64) // of a valid address
-		return p.Addr()
+		bits = 64
 	}
-	return a
+	p, _ := a.Prefix(bits) // the zero value of the zero address
+	return p.Addr()
 }
 
 // take spends a try; when there is none left, wait is how long until there is one.
@@ -50,16 +82,6 @@ func (t *tries) take(a netip.Addr) (wait time.Duration) {
 	}
 	s.tries++
 	t.spent[key] = s
-	return 0
-}
-
-// wait is how long until there is a try; it spends none.
-func (t *tries) wait(a netip.Addr) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, s := t.find(a); s.tries+1 > float64(t.most) {
-		return time.Duration((s.tries + 1 - float64(t.most)) * float64(t.every()))
-	}
 	return 0
 }
 
@@ -79,7 +101,7 @@ func (t *tries) every() time.Duration { return time.Minute / time.Duration(t.mos
 
 // find brings an address's count up to now. mu is held.
 func (t *tries) find(a netip.Addr) (netip.Addr, spent) {
-	now, key := t.now(), bucketOf(a)
+	now, key := t.now(), t.bucketOf(a)
 	s, ok := t.spent[key]
 	if !ok && len(t.spent) >= addressesKept {
 		t.sweep(now)
@@ -95,8 +117,12 @@ func (t *tries) find(a netip.Addr) (netip.Addr, spent) {
 	return key, s
 }
 
-// sweep forgets those whose tries are all back.
+// sweep forgets those whose tries are all back, at most once a second: it looks at all of them.
 func (t *tries) sweep(now time.Time) {
+	if now.Sub(t.swept) < time.Second {
+		return
+	}
+	t.swept = now
 	for a, s := range t.spent {
 		if float64(now.Sub(s.at))/float64(t.every()) >= s.tries {
 			delete(t.spent, a)

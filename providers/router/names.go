@@ -18,23 +18,24 @@ func isPattern(name string) bool { return strings.Contains(name, "*") }
 // Matches reports whether a name is let through by a pattern, in which * stands for any
 // characters, also none.
 func Matches(pattern, name string) bool {
-	parts := strings.Split(pattern, "*")
-	last := len(parts) - 1
-	if last == 0 {
-		return pattern == name
-	}
-	rest, ok := strings.CutPrefix(name, parts[0])
-	if !ok {
-		return false
-	}
-	for _, p := range parts[1:last] {
-		i := strings.Index(rest, p)
-		if i < 0 {
+	star, mark := -1, 0
+	p, n := 0, 0
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, n
+			p++
+		case p < len(pattern) && pattern[p] == name[n]:
+			p++
+			n++
+		case star >= 0: // the last * takes one character more
+			mark++
+			p, n = star+1, mark
+		default:
 			return false
 		}
-		rest = rest[i+len(p):]
 	}
-	return strings.HasSuffix(rest, parts[last])
+	return strings.Trim(pattern[p:], "*") == ""
 }
 
 // name finds the names that pools answer to: their own, their aliases, and those with a version.
@@ -101,7 +102,7 @@ func (p *Pool) versions() (out []string) {
 // only is the pool of the targets that have a version.
 func (p *Pool) only(version string) *Pool {
 	out := &Pool{Model: p.Model + versionMark + version, base: p.Model, PresentAs: p.PresentAs, FailoverAfter: p.FailoverAfter,
-		Balance: p.Balance, Affinity: p.Affinity, Hedge: p.Hedge, Eject: p.Eject, Shadow: p.Shadow}
+		Balance: p.Balance, Affinity: p.Affinity, Hedge: p.Hedge, Eject: p.Eject, Shadow: p.Shadow, Continue: p.Continue}
 	for _, t := range p.Targets {
 		if t.Version == version {
 			out.Targets = append(out.Targets, t)

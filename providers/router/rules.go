@@ -88,29 +88,40 @@ type Rules struct {
 // rule is a Rule, made ready.
 type rule struct {
 	Rule
-	salt    uint64
-	decides bool
+	models, keys, orgs, teams, groups globs
+	headers                           []headerGlobs
+	timed                             bool
+	salt                              uint64
+	decides                           bool
+}
+
+type headerGlobs struct {
+	name string
+	any  globs
 }
 
 // NewRules makes rules ready that have been checked. names tells which names are one model's.
 func NewRules(names *Catalog, rules []Rule) *Rules {
 	out := &Rules{names: names, now: time.Now}
 	for _, r := range rules {
-		r.When.Header = slices.Clone(r.When.Header)
-		for i := range r.When.Header {
-			h := &r.When.Header[i]
-			h.Name = http.CanonicalHeaderKey(h.Name)
-			if !slices.Contains(out.headers, h.Name) {
-				out.headers = append(out.headers, h.Name)
+		w := &r.When
+		u := rule{Rule: r, salt: hashString(r.Name), decides: r.Then.decides(), timed: w.Hours != Hours{}}
+		u.models, u.keys, u.orgs, u.groups = newGlobs(w.Models), newGlobs(w.Keys), newGlobs(w.Orgs), newGlobs(w.Groups)
+		for _, h := range w.Header {
+			name := http.CanonicalHeaderKey(h.Name)
+			if !slices.Contains(out.headers, name) {
+				out.headers = append(out.headers, name)
 			}
+			u.headers = append(u.headers, headerGlobs{name, newGlobs(h.Any)})
 		}
-		r.When.Teams = slices.Clone(r.When.Teams)
-		for i, t := range r.When.Teams {
+		teams := slices.Clone(w.Teams)
+		for i, t := range teams {
 			if !strings.Contains(t, "/") {
-				r.When.Teams[i] = "*/" + t
+				teams[i] = "*/" + t
 			}
 		}
-		out.rules = append(out.rules, rule{Rule: r, salt: hashString(0, r.Name), decides: r.Then.decides()})
+		u.teams = newGlobs(teams)
+		out.rules = append(out.rules, u)
 	}
 	return out
 }

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,8 @@ type facts struct {
 	clock     func() time.Time
 	now       time.Time
 	prompt    int64 // -1: not estimated yet
+	hashed    [PerSession + 1]bool
+	hashes    [PerSession + 1]uint64
 }
 
 // outcome is why a rule does not hold.
@@ -50,32 +51,32 @@ func (o outcome) String() string { return outcomes[o] }
 func (u *rule) holds(f *facts) outcome {
 	w, h := &u.When, &f.req.Hints
 	switch {
-	case len(w.Models) > 0 && !fits(w.Models, f.req.Model) && (f.base == f.req.Model || !fits(w.Models, f.base)):
+	case len(u.models) > 0 && !u.models.fit(f.req.Model) && (f.base == f.req.Model || !u.models.fit(f.base)):
 		return otherModel
 	case f.versioned && u.Then.Version != "" && u.Then.Model == "":
 		return ownVersion
 	case w.Stream != nil && *w.Stream != f.req.Stream:
 		return otherStream
-	case len(w.Keys) > 0 && !fits(w.Keys, h.Key):
+	case len(u.keys) > 0 && !u.keys.fit(h.Key):
 		return otherKey
-	case len(w.Orgs) > 0 && !fits(w.Orgs, h.Org):
+	case len(u.orgs) > 0 && !u.orgs.fit(h.Org):
 		return otherOrg
-	case len(w.Teams) > 0 && !fits(w.Teams, h.Team):
+	case len(u.teams) > 0 && !u.teams.fit(h.Team):
 		return otherTeam
-	case len(w.Groups) > 0 && !fitsOne(w.Groups, h.Groups):
+	case len(u.groups) > 0 && !u.groups.fitOne(h.Groups):
 		return otherGroup
 	case w.Needs != 0 && !f.req.Needs().Has(w.Needs):
 		return noNeed
 	}
-	for i := range w.Header {
-		if !w.Header[i].in(h.Header) {
+	for i := range u.headers {
+		if !u.headers[i].any.fitOne(h.Header[u.headers[i].name]) {
 			return otherHeader
 		}
 	}
 	switch {
-	case w.Hours != Hours{} && !w.Hours.at(f.time()):
+	case u.timed && !w.Hours.at(f.time()):
 		return otherHours
-	case w.Share != nil && point(u.salt, w.Per.of(h)) >= *w.Share:
+	case w.Share != nil && point(u.salt, f.who(w.Per)) >= *w.Share:
 		return otherShare
 	case w.PromptOver > 0 && f.tokens() <= w.PromptOver:
 		return shortPrompt
@@ -84,20 +85,65 @@ func (u *rule) holds(f *facts) outcome {
 	}
 }
 
-func fits(patterns []string, name string) bool {
+// globs are patterns, made ready. glob has what stands before the only star and behind it.
+type globs []glob
+
+type glob struct {
+	text       string
+	head, tail string
+	stars      int
+}
+
+func newGlobs(patterns []string) (out globs) {
 	for _, p := range patterns {
-		if p == name || Matches(p, name) {
+		g := glob{text: p, stars: strings.Count(p, "*")}
+		g.head, g.tail, _ = strings.Cut(p, "*")
+		out = append(out, g)
+	}
+	return out
+}
+
+func (gs globs) fit(name string) bool {
+	for i := range gs {
+		if gs[i].fits(name) {
 			return true
 		}
 	}
 	return false
 }
 
-func fitsOne(patterns, names []string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return fits(patterns, name) })
+func (gs globs) fitOne(names []string) bool {
+	for _, n := range names {
+		if gs.fit(n) {
+			return true
+		}
+	}
+	return false
 }
 
-func (h *HeaderIs) in(header http.Header) bool { return fitsOne(h.Any, header[h.Name]) }
+func (g *glob) fits(name string) bool {
+	switch g.stars {
+	case 0:
+		return g.text == name
+	case 1:
+		return len(name) >= len(g.head)+len(g.tail) && strings.HasPrefix(name, g.head) && strings.HasSuffix(name, g.tail)
+	default:
+		return Matches(g.text, name)
+	}
+}
+
+// fits is for configurations: of patterns, it tells whether one lets another through.
+func fits(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return Matches(p, name) })
+}
+
+// who is the hash of whom a share is taken by.
+func (f *facts) who(p Per) uint64 {
+	if !f.hashed[p] {
+		f.hashed[p], f.hashes[p] = true, hashString(p.of(&f.req.Hints))
+	}
+	return f.hashes[p]
+}
 
 func (f *facts) time() time.Time {
 	if f.now.IsZero() {
@@ -149,10 +195,10 @@ func (p Per) of(h *providers.Hints) string {
 
 // point is where somebody stands among all, from 0 to below 1: the same at all replicas and
 // after every restart, and elsewhere for each rule.
-func point(salt uint64, who string) float64 { return float64(hashString(salt, who)>>11) / (1 << 53) }
+func point(salt, who uint64) float64 { return float64(mix(salt^who)>>11) / (1 << 53) }
 
-func hashString(seed uint64, text string) uint64 {
-	h := uint64(14695981039346656037) ^ seed // FNV-1a
+func hashString(text string) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
 	for i := range len(text) {
 		h = (h ^ uint64(text[i])) * 1099511628211
 	}
@@ -163,20 +209,18 @@ func hashString(seed uint64, text string) uint64 {
 // and holds wherever that one does. names tells which names are one model's.
 func (r *Rule) Hides(later *Rule, base func(string) string) bool {
 	a, b := &r.When, &later.When
-	return r.Then.decides() && a.Per.covers(a, b) && a.Hours.covers(&b.Hours) && a.PromptOver <= b.PromptOver && b.Needs.Has(a.Needs) &&
+	return r.Then.decides() && (a.Share == nil || *a.Share >= 1) && a.Hours.covers(&b.Hours) && a.PromptOver <= b.PromptOver && b.Needs.Has(a.Needs) &&
 		(a.Stream == nil || b.Stream != nil && *a.Stream == *b.Stream) &&
 		coversModels(a.Models, b.Models, base) && covers(a.Keys, b.Keys) && covers(a.Orgs, b.Orgs) && covers(a.Teams, b.Teams) && covers(a.Groups, b.Groups) &&
 		coversHeaders(a.Header, b.Header) && !(r.Then.Version != "" && r.Then.Model == "")
 }
-
-func (Per) covers(a, b *When) bool { return a.Share == nil || *a.Share >= 1 }
 
 func (h *Hours) covers(later *Hours) bool { return *h == Hours{} || *h == *later }
 
 // covers reports whether each of the later patterns lets through only what one of the
 // earlier ones does; none let through all.
 func covers(before, later []string) bool {
-	if len(before) == 0 || fits(before, "*") && slices.Contains(before, "*") {
+	if len(before) == 0 || slices.Contains(before, "*") {
 		return true
 	}
 	return len(later) > 0 && !slices.ContainsFunc(later, func(p string) bool { return !fits(before, p) })
@@ -192,7 +236,9 @@ func coversModels(before, later []string, base func(string) string) bool {
 // coversHeaders reports whether each of the earlier demands is one of the later too.
 func coversHeaders(before, later []HeaderIs) bool {
 	for i := range before {
-		if !slices.ContainsFunc(later, func(h HeaderIs) bool { return strings.EqualFold(h.Name, before[i].Name) && covers(before[i].Any, h.Any) }) {
+		if !slices.ContainsFunc(later, func(h HeaderIs) bool {
+			return strings.EqualFold(h.Name, before[i].Name) && covers(before[i].Any, h.Any)
+		}) {
 			return false
 		}
 	}

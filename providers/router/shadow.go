@@ -76,12 +76,17 @@ func (s *Shadows) Running() int {
 	return s.running
 }
 
-// Close ends all copies, and waits for them. No others are made.
-func (s *Shadows) Close() {
+// Stop ends all copies. No others are made.
+func (s *Shadows) Stop() {
 	s.mu.Lock()
 	s.over = true
 	s.mu.Unlock()
 	s.stop(streaming.ErrDraining)
+}
+
+// Close is Stop, and waits for the copies' ends.
+func (s *Shadows) Close() {
+	s.Stop()
 	s.all.Wait()
 }
 

@@ -24,6 +24,7 @@ func TestMemory(t *testing.T) {
 }
 
 func TestBolt(t *testing.T) {
+	t.Parallel()
 	ledgertest.Run(t, func(t testing.TB, keep ledger.Retention, clock *ledgertest.Clock) ledgertest.Book {
 		return openBolt(t, filepath.Join(t.TempDir(), "ledger.db"), keep, clock.Now)
 	})
@@ -40,6 +41,7 @@ func openBolt(t testing.TB, path string, keep ledger.Retention, clock func() tim
 }
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	client := redistest.Single(t).Client(nil)
 	ledgertest.Run(t, redisBooks(client))
 }

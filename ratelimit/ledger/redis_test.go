@@ -14,6 +14,7 @@ import (
 )
 
 func TestRedisCluster(t *testing.T) {
+	t.Parallel()
 	ledgertest.Run(t, redisBooks(redistest.Cluster(t).Client(nil)))
 }
 
@@ -54,6 +55,7 @@ func TestRedisRegisterAgain(t *testing.T) {
 }
 
 func TestRedisGone(t *testing.T) {
+	t.Parallel()
 	server := redistest.Single(t)
 	b := ledger.NewRedis(server.Client(func(o *redis.UniversalOptions) { o.MaxRetries = -1 }), "s:", ledger.Retention{})
 	server.Kill()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -36,6 +37,16 @@ type redisShelf struct {
 
 	// Of read, by one at a time: up to where the copy knows.
 	rev, tag string
+
+	mu   sync.Mutex
+	made made // by write, and not yet found by read
+}
+
+// made is the last edit that was acknowledged here. A Redis that has it no more has lost it, be
+// it in the moment after: when a replica takes over that had not heard of it.
+type made struct {
+	rev int64 // 0: there is none
+	tag string
 }
 
 const (
@@ -142,9 +153,34 @@ func (r *redisShelf) write(ctx context.Context, edits []edit) []error {
 			errs[i] = fmt.Errorf("write a key: %w", err)
 		case done[i] == 0:
 			errs[i] = ErrConflict
+		default:
+			r.note(made{done[i], tag})
 		}
 	}
 	return errs
+}
+
+func (r *redisShelf) note(m made) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.rev > r.made.rev {
+		r.made = m
+	}
+}
+
+func (r *redisShelf) lastMade() made {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.made
+}
+
+// found forgets an edit: Redis has it, or was found to have lost it.
+func (r *redisShelf) found(m made) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.made == m {
+		r.made = made{}
+	}
 }
 
 func isPepper(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "PEPPER") }
@@ -157,14 +193,14 @@ type changes struct {
 	records  []string
 }
 
-func (r *redisShelf) changes(ctx context.Context, rev, tag string, reading bool) (c changes, err error) {
+func (r *redisShelf) changes(ctx context.Context, rev, tag string, reading bool, own made) (c changes, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
 	unchecked := 0
 	if reading {
 		unchecked = 1
 	}
-	reply, err := r.change.Run(ctx, r.client, r.keys, rev, tag, unchecked, recordsAtOnce).Slice()
+	reply, err := r.change.Run(ctx, r.client, r.keys, rev, tag, unchecked, recordsAtOnce, own.rev, own.tag).Slice()
 	if err != nil {
 		return c, fmt.Errorf("read the keys: %w", err)
 	}
@@ -189,8 +225,9 @@ func (r *redisShelf) read(ctx context.Context, visit func(text []byte, whole boo
 	if whole {
 		rev = "0"
 	}
+	own := r.lastMade()
 	for reading := whole; ; reading = true {
-		c, err := r.changes(ctx, rev, tag, reading)
+		c, err := r.changes(ctx, rev, tag, reading, own)
 		if err != nil {
 			return whole, err
 		}
@@ -205,6 +242,7 @@ func (r *redisShelf) read(ctx context.Context, visit func(text []byte, whole boo
 		}
 		if rev = c.upTo; len(c.records) < recordsAtOnce {
 			r.rev, r.tag = c.rev, c.tag
+			r.found(own)
 			if c.rev == "0" {
 				r.restart() // there is no history yet
 			}

@@ -95,8 +95,14 @@ func plain(v any) any {
 	}
 }
 
-// Imported counts what Import did.
+// Imported is what Import did.
 type Imported struct {
+	Counts
+	Changed []auth.KeyID // those that were created or replaced
+}
+
+// Counts are of the keys of a file.
+type Counts struct {
 	Created, Replaced int
 	Same              int // that were there as they are in the file
 	Kept              int // that were there otherwise and were left so
@@ -135,7 +141,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, replace bool) (done Imp
 		if err != nil {
 			return Imported{}, fmt.Errorf("key %s: %w", k.ID, err)
 		}
-		edits = append(edits, e)
+		edits, done.Changed = append(edits, e), append(done.Changed, k.ID)
 	}
 	if s.copy.count.Load()+int64(done.Created) > int64(s.o.MaxKeys) {
 		return Imported{}, ErrFull

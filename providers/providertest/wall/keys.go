@@ -66,7 +66,7 @@ var contentKeys = []Key{
 	num("args", "N", "chain tokens in each call's arguments (4)", maxTokens, func(s *Script) *int { return &s.Args }, false),
 	num("prompt", "N", "prompt_tokens to report (words of the request)", maxTokens, func(s *Script) *int { return &s.Prompt }, false),
 	text("finish", "REASON", "finish_reason (the true one)", func(s *Script) *string { return &s.Finish }),
-	oneOf("prefill", []string{"ignore", "continue", "reject"}, "what a trailing assistant message does", func(s *Script) *string { return &s.Prefill }),
+	oneOf("prefill", []string{"ignore", "continue", "reject"}, "what a trailing assistant message, or a prompt that ends with the chain, does", func(s *Script) *string { return &s.Prefill }),
 }
 
 var timeKeys = []Key{

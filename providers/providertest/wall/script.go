@@ -37,7 +37,7 @@ type Script struct {
 	Args           int
 	Prompt         int    // prompt_tokens to report; 0 counts the words of the request
 	Finish         string // finish_reason; "" is the true one
-	Prefill        string // a trailing assistant message: "ignore" (default), "continue" its chain, or "reject" with 400
+	Prefill        string // a trailing assistant message or prompt: "ignore" (default), "continue" its chain, or "reject" with 400
 
 	// Time. A non-streamed answer waits for the sum before its headers.
 	Headers time.Duration // before the response headers

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"iter"
 	"slices"
+	"strings"
 )
 
 // answer is the content of a chat, completions or Responses answer.
@@ -74,8 +75,13 @@ func (a *answer) voice(i int) voice {
 	return v
 }
 
-// prefill returns the text of a trailing assistant message.
+// prefill returns the text of a trailing assistant message, or what a prompt holds of the chain at
+// its end.
 func (c *call) prefill() string {
+	var prompt string
+	if json.Unmarshal(c.f.Prompt, &prompt) == nil {
+		return chainAt(c.s.chain(), prompt)
+	}
 	if len(c.f.Messages) == 0 || c.f.Messages[len(c.f.Messages)-1].Role != "assistant" {
 		return ""
 	}
@@ -90,6 +96,18 @@ func (c *call) prefill() string {
 		text += p.Text
 	}
 	return text
+}
+
+// chainAt returns the longest beginning of the chain with which a text ends.
+func chainAt(chain Chain, text string) (found string) {
+	var b strings.Builder
+	for w := chain.Walk(); b.Len() < len(text); {
+		b.Write(w.Next())
+		if strings.HasSuffix(text, b.String()) {
+			found = b.String()
+		}
+	}
+	return found
 }
 
 // output is the number of completion tokens: every token of every choice; a tool call costs its arguments and three.
