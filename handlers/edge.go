@@ -97,6 +97,9 @@ const toldKey = "told"
 
 // logPanic writes down what the client is only told the request id of.
 func (s *Server) logPanic(id string, err error) {
+	if err == nil {
+		return
+	}
 	if p := new(streaming.PanicError); errors.As(err, &p) {
 		s.opt.Log.Error("panic", slog.String("request_id", id), slog.Any("value", p.Value), slog.String("stack", string(p.Stack)))
 	}

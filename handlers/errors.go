@@ -109,6 +109,9 @@ type failure struct {
 
 // describe finds an error's row in the table. Words of the upstream survive.
 func describe(err error) failure {
+	if err == nil { // most answers: what follows puts what it looks for on the heap
+		return failure{end: endOK}
+	}
 	if e := providers.AsError(err); e != nil { // first: a dial that timed out is a DeadlineExceeded too
 		return fromProvider(e)
 	}
@@ -119,8 +122,6 @@ func describe(err error) failure {
 		return failure{end: endTries, message: "Too many wrong API keys came from this network. Check the key and try again later; right keys are not affected.", retryAfter: many.RetryAfter}
 	}
 	switch {
-	case err == nil:
-		return failure{end: endOK}
 	case errors.Is(err, streaming.ErrClientGone), errors.Is(err, context.Canceled):
 		return failure{end: endClientGone, message: streaming.ErrClientGone.Error()}
 	case errors.Is(err, streaming.ErrSlow):

@@ -30,8 +30,16 @@ func (c *children[T]) of(a, b, d string) T {
 	if child, ok := (*c.known.Load())[l]; ok {
 		return child
 	}
+	return c.add(a, b, d)
+}
+
+// add stays out of of, whose labels it would put on the heap.
+//
+//go:noinline
+func (c *children[T]) add(a, b, d string) T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	l := labels{a, b, d}
 	more := maps.Clone(*c.known.Load())
 	child := c.make(l[:c.n]...)
 	more[l] = child

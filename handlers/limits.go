@@ -136,8 +136,6 @@ func fromLimit(err error) (f failure, ok bool) {
 	var b *budgetExhausted
 	var lost *placeLost
 	switch {
-	case err == nil:
-		return f, false
 	case errors.As(err, &b):
 		over := mainOver(b.Denied)
 		return failure{end: endBudget, message: fmt.Sprintf("The answer was ended: limit %q allows %s, and nothing of it is left.", over.Rule.ID, allowance(over.Rule))}, true
@@ -193,6 +191,9 @@ func mainOver(d *ratelimit.Denied) *ratelimit.Shortage {
 
 // limitID names the limit that ended or refused an answer, for the access line.
 func limitID(err error) string {
+	if err == nil {
+		return ""
+	}
 	d := new(ratelimit.Denied)
 	if !errors.As(err, &d) {
 		return ""

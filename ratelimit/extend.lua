@@ -10,13 +10,16 @@
 
 local value = call('GET', KEYS[1])
 if not value or sub(value, 1, 4) ~= 'open' then return {3, now} end
-local need, known = by_dimension(ARGV[1], 1), sub(value, WORD, WORD + 15) == ARGV[2]
-local list, keys = rules(value, rules_at(value), #value - 8)
+local requests, input, output, frames, bytes, money = unpacked(COST, ARGV[1])
+local need = {[0] = requests, input + output, input, output, frames, bytes, money}
+local known = sub(value, WORD, WORD + 15) == ARGV[2]
+local pos = TEXTS + 2 + unpacked('<I2', value, TEXTS)
+local list, keys = rules(value, pos + 2 + unpacked('<I2', value, pos), #value - 8)
 local states, enough = call('MGET', unpack(keys)), true
 for i, b in ipairs(list) do
   if b[HARD] == 1 then
     look(b, states[i])
-    b[NEED] = need[b[DIM] + 1]
+    b[NEED] = need[b[DIM]]
     if b[NEED] > 0 and b[LEVEL] < b[NEED] then enough = false end
   end
 end

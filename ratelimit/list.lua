@@ -18,10 +18,16 @@ end
 
 -- look finds out of a bucket, put writes it.
 local function look(b, state)
-  b[LEVEL], b[FRACTION], b[AT], b[EXPIRY] = refill(state, b[KIND], b[AMOUNT], b[FULL], b[PERIOD])
+  local kind, amount, full, period = b[KIND], b[AMOUNT], b[FULL], b[PERIOD]
+  --#refill
+  b[LEVEL], b[FRACTION], b[AT], b[EXPIRY] = level, fraction, at, expiry
 end
 
 local function put(b)
-  local expiry, anew = lasting(b[LEVEL], b[AT], b[EXPIRY], b[KIND], b[AMOUNT], b[FULL], b[PERIOD])
-  store(b[KEY], pack(BUCKET, b[LEVEL], b[FRACTION], b[AT], expiry), anew and expiry)
+  local level, fraction, at, expiry = b[LEVEL], b[FRACTION], b[AT], b[EXPIRY]
+  local kind, amount, full, period = b[KIND], b[AMOUNT], b[FULL], b[PERIOD]
+  --#lasting
+  local state = pack(BUCKET, level, fraction, at, expiry)
+  if longer then return call('SET', b[KEY], state, 'PX', math.ceil((expiry - now) / 1000)) end
+  call('SETRANGE', b[KEY], '0', state)
 end

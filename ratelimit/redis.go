@@ -48,11 +48,12 @@ func NewRedis(client redis.UniversalClient, o RedisOptions) *Redis {
 	return r
 }
 
-// newGatewayName is eight letters that no other process has.
+// newGatewayName is eight characters that no other process has. None of them is a "-", which in
+// front of a name tells TURN that a gateway leaves.
 func newGatewayName() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	return base64.RawStdEncoding.EncodeToString(b[:])
 }
 
 // redisStore runs scripts.

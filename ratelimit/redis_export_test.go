@@ -78,3 +78,6 @@ func (r *Redis) Renews(id string) bool {
 	defer c.mu.Unlock()
 	return !c.gone
 }
+
+// NewGatewayName makes the name of a gateway.
+var NewGatewayName = newGatewayName

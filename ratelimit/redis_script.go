@@ -12,7 +12,11 @@ var (
 	libLua string
 	//go:embed list.lua
 	listLua string
-	//go:embed finish.lua
+	//go:embed part_refill.lua
+	refillLua string
+	//go:embed part_lasting.lua
+	lastingLua string
+	//go:embed part_finish.lua
 	finishLua string
 	//go:embed reserve.lua
 	reserveLua string
@@ -46,14 +50,16 @@ func newRedisScripts(ledgerLua, clock string) redisScripts {
 	if clock != "" {
 		lib = strings.Replace(lib, clockLine, clock, 1)
 	}
-	whole := func(parts ...string) *redisScript {
-		text := lib + strings.Join(parts, "")
+	parts := strings.NewReplacer("--#refill\n", refillLua, "--#lasting\n", lastingLua)
+	finish := strings.NewReplacer("--#finish\n", finishLua)
+	whole := func(texts ...string) *redisScript {
+		text := parts.Replace(finish.Replace(lib + strings.Join(texts, "")))
 		sum := sha1.Sum([]byte(text))
 		return &redisScript{text: text, sha: hex.EncodeToString(sum[:])}
 	}
 	return redisScripts{
-		reserve: whole(reserveLua), extend: whole(listLua, finishLua, extendLua), charge: whole(listLua, chargeLua),
-		settle: whole(ledgerLua, finishLua, settleLua), sweep: whole(ledgerLua, finishLua, sweepLua),
+		reserve: whole(reserveLua), extend: whole(listLua, extendLua), charge: whole(listLua, chargeLua),
+		settle: whole(ledgerLua, settleLua), sweep: whole(ledgerLua, sweepLua),
 		renew: whole(renewLua), turn: whole(turnLua),
 	}
 }

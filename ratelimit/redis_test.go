@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,4 +132,13 @@ func keysLike(t testing.TB, s *redistest.Server, pattern string) int64 {
 		t.Fatal(err)
 	}
 	return int64(len(keys))
+}
+
+// One gateway of 64 had a name that told Redis that it leaves, and was not counted.
+func TestRedisCountsGatewaysOfAnyName(t *testing.T) {
+	for range 10_000 {
+		if name := ratelimit.NewGatewayName(); len(name) != 8 || strings.Contains(name, "-") {
+			t.Fatalf("a gateway is called %q", name)
+		}
+	}
 }

@@ -15,23 +15,26 @@
 local rid, numbers, places, last = ARGV[1], ARGV[5], ARGV[6], #KEYS
 local buckets = #numbers / 40 + 1
 local states, verdict, lefts, anew = call('MGET', unpack(KEYS, 1, buckets)), 1, ''
-local pos = 1
+local pos, format = 1, string.format
 for i = 2, buckets do
+  local state = states[i]
   local kind, amount, full, period, need, next = unpacked('<ddddd', numbers, pos)
-  local level, fraction, at, expiry = refill(states[i], kind, amount, full, period)
+  --#refill
   if need > 0 and level < need then verdict = 0 end
   level, pos = level - need, next
-  local lasts, longer = lasting(level, at, expiry, kind, amount, full, period)
+  --#lasting
   if longer then
     anew = anew or {}
-    anew[i] = lasts
+    anew[i] = expiry
   end
-  states[i] = pack(BUCKET, level, fraction, at, lasts)
+  states[i] = pack(BUCKET, level, fraction, at, expiry)
 end
 pos = 1
+local ms = now_ms % 1000
+local alive = format('(%d%03d', (now_ms - ms) / 1000, ms)
 for i = buckets + 1, last - 1 do
   local full, need, next = unpacked('<dd', places, pos)
-  local left = full - need - call('ZCOUNT', KEYS[i], '(' .. digits(now_ms), '+inf')
+  local left = full - need - call('ZCOUNT', KEYS[i], alive, '+inf')
   if need > 0 and left < 0 then verdict = 0 end
   lefts, pos = lefts .. pack('<d', left), next
 end
@@ -41,11 +44,19 @@ if states[1] then
 elseif rid == '' then
   verdict = 0
 elseif verdict == 0 and not ARGV[7] then
-  if call('ZCOUNT', KEYS[last], '-inf', digits(now_ms)) > 0 then verdict = 2 end
+  if call('ZCOUNT', KEYS[last], '-inf', now_ms) > 0 then verdict = 2 end
 else
-  for i = 2, buckets do store(KEYS[i], states[i], anew and anew[i]) end
+  for i = 2, buckets do
+    if anew and anew[i] then
+      call('SET', KEYS[i], states[i], 'PX', math.ceil((anew[i] - now) / 1000))
+    else
+      call('SETRANGE', KEYS[i], '0', states[i])
+    end
+  end
   -- Places need no expiry: whoever dies with one has an open reservation, which is swept.
-  local lease = digits(now_ms + ARGV[2])
+  local lease = now_ms + ARGV[2]
+  ms = lease % 1000
+  lease = format('%d%03d', (lease - ms) / 1000, ms)
   for i = buckets + 1, last do call('ZADD', KEYS[i], lease, rid) end
   call('SET', KEYS[1], ARGV[4] .. pack('<d', now), 'EX', ARGV[3])
   verdict = ARGV[7] and 3 or 1

@@ -15,17 +15,19 @@
 -- Returns 1 if it was open or is corrected, 2 if it was ended already, 3 if it is unknown, 4 if it
 -- is unknown and late.
 
-local rid, row, shelf, keep, mode = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local states = call('MGET', unpack(KEYS))
+local rid, used, row, shelf, keep, mode, newer = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local keys, states, to = KEYS, call('MGET', unpack(KEYS))
 local value = states[1]
 local state = value and sub(value, 1, 4)
 if mode == 'undo' then
-  if state == 'open' then finish(KEYS, states, value, KEYS[2], rid, ARGV[2]) end
-  return state == 'open' and 1 or value and 2 or 3
+  if state ~= 'open' then return value and 2 or 3 end
+  row, newer = '', nil
+else
+  if value == 'unknown' then return 3 end
+  if not value and mode == 'late' then return 4 end
+  if value and state ~= 'open' and (state ~= 'lost' or mode == 'lost') then return 2 end
+  to = 'settled'
 end
-if value == 'unknown' then return 3 end
-if not value and mode == 'late' then return 4 end
-if value and state ~= 'open' and (state ~= 'lost' or mode == 'lost') then return 2 end
 if value then
   if state == 'lost' and row ~= '' and shelf ~= '' then
     -- What the row has beyond the one that was posted when the call was taken for lost: a row of no
@@ -35,7 +37,7 @@ if value then
     row = sub(row, 1, 1) .. pack(ledger_format, 0, requests - r, input - i, cached, output - o, reasoning,
       frames - f, money - m, 0, micros) .. sub(row, 82)
   end
-  finish(KEYS, states, value, KEYS[2], rid, ARGV[2], 'settled', keep, ARGV[7])
+  --#finish
 elseif mode == 'lost' then
   -- For the reservation of a lost call whose row is posted here and whose buckets are elsewhere
   -- stands one without rules.

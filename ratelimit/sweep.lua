@@ -6,6 +6,11 @@
 --
 -- Returns {settled, looked at, still open, and for each owed row: id, organisation, row}.
 
+local function finish(keys, states, value, rid, used, to, keep)
+  local newer
+  --#finish
+end
+
 -- sweep settles reservations whose lease has expired, at what they were last known to have
 -- used. The first time it sees one it only asks: a lease also expires when the clock jumps and
 -- while Redis is away, and whoever is alive renews it before the time to answer is over.
@@ -24,7 +29,7 @@ local function sweep(slot, shelf, limit, answer_ms, held)
     else
       local row, org = unpacked('<I2c0I2c0', value, TEXTS)
       local used = sub(value, USED, USED + COST_SIZE - 1)
-      finish({rkey}, {}, value, open, rid, used, 'lost' .. sub(value, ASKED), held)
+      finish({rkey, open}, {}, value, rid, used, 'lost' .. sub(value, ASKED), held)
       swept = swept + 1
       if row ~= '' then
         local requests, input, output, frames, _, money = unpacked(COST, used)

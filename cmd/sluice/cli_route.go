@@ -164,13 +164,13 @@ func printRoute(w io.Writer, r *admin.RouteAnswer) error {
 	for _, c := range r.Targets {
 		place, why := fmt.Sprint(c.Place), ""
 		if c.Place == 0 {
-			place, why = "-", "not asked: "+c.Why
+			place, why = "-", "\tnot asked: "+c.Why
 		}
 		what := []string{c.State, fmt.Sprintf("priority %d", c.Priority), fmt.Sprintf("weight %d", c.Weight), fmt.Sprintf("%d running", c.Running)}
 		if c.Version != "" {
 			what = append(what, "version "+c.Version)
 		}
-		fmt.Fprintf(t, "target\t%s  %s\t%s\t%s\n", place, c.Name, strings.Join(what, ", "), why)
+		fmt.Fprintf(t, "target\t%s  %s\t%s%s\n", place, c.Name, strings.Join(what, ", "), why)
 	}
 	if len(r.Then) > 0 {
 		fmt.Fprintf(t, "then\t%s\n", strings.Join(r.Then, ", "))

@@ -13,7 +13,7 @@ type Discovery struct {
 	File      string   `toml:"file" example:"\"servers.txt\"" doc:"For from = \"file\": one address a line, or a JSON array. It is looked at every second."`
 	URL       string   `toml:"url" example:"\"http://127.0.0.1:8500\"" doc:"For \"consul\" and \"etcd\": where its HTTP API is."`
 	Tag       string   `toml:"tag" doc:"For \"consul\": a tag that instances must have."`
-	Token     Secret   `toml:"token" group:"token" example:"\"${CONSUL_TOKEN}\"" doc:"For \"consul\": its ACL token."`
+	Token     Secret   `toml:"token" group:"token" example:"\"${CONSUL_TOKEN:-}\"" doc:"For \"consul\": its ACL token."`
 	TokenFile string   `toml:"token_file" group:"token" example:"\"secrets/consul.token\"" doc:"Or a file that holds it."`
 	Server    string   `toml:"server" example:"\"10.0.0.10:53\"" doc:"For \"dns\" and \"srv\": the name server to ask, instead of the system's."`
 	Interval  Duration `toml:"interval" min:"1s" doc:"For \"dns\" and \"srv\": how often the name is resolved."`

@@ -94,7 +94,7 @@ func TestAdminTLS(t *testing.T) {
 	}
 	cookie := g.adminSession(t, asMainAdmin)
 	g.wantAdmin(t, http.StatusOK, "GET", "/admin/api/system", "", "Cookie", cookie)
-	g.wantAdmin(t, http.StatusForbidden, "GET", "/admin/api/system", "", "Cookie", cookie, "Origin", "http"+strings.TrimPrefix(g.AdminURL, "https"))
+	g.wantAdmin(t, http.StatusForbidden, "GET", "/admin/api/system", "", "Cookie", cookie, "Origin", "https://127.0.0.1:1")
 	plain := *g
 	plain.AdminURL = "http" + strings.TrimPrefix(g.AdminURL, "https")
 	if answer, text := plain.askAdmin(t, "GET", "/admin/api/system", "", withToken...); answer.StatusCode != http.StatusBadRequest {

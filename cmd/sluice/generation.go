@@ -192,24 +192,9 @@ func (l *lasting) put(g *generation) error {
 		l.older.Add(1)
 		old.stop()
 		old.links.retire(g.links)
-		l.endKeys(old, g)
 		old.leave()
 	}
 	return nil
-}
-
-// endKeys ends what runs with keys of the configuration that are no longer in it, as an
-// issued key that is deleted does: who takes one out wants it dead. One that has another
-// secret now is the same caller, whose answers go on.
-func (l *lasting) endKeys(old, now *generation) {
-	gone := map[string]bool{generatedKey: old.madeUp != "" && now.madeUp == ""}
-	for i := range old.cfg.Keys {
-		gone[old.cfg.Keys[i].Name] = true
-	}
-	for i := range now.cfg.Keys {
-		delete(gone, now.cfg.Keys[i].Name)
-	}
-	l.keys.live.EndKeys(func(who *auth.Principal) bool { return who.Serial == 0 && gone[who.Key] }, handlers.ErrKeyRevoked)
 }
 
 // run starts what works in the background until ctx ends.

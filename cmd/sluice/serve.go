@@ -128,7 +128,7 @@ func (g *gateway) start(opts serveOptions) (err error) {
 		if err != nil {
 			return err
 		}
-		g.admin = &http.Server{Handler: handler, ReadHeaderTimeout: s.ReadHeaderTimeout.Std()}
+		g.admin = &http.Server{Handler: handler, ReadHeaderTimeout: s.ReadHeaderTimeout.Std(), IdleTimeout: s.IdleTimeout.Std(), ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)}
 		if g.cfg.Admin.TLS {
 			g.admin.TLSConfig = l.tls()
 		}

@@ -19,6 +19,7 @@ import (
 func (l *lasting) addTraffic(o *admin.Options) {
 	o.Streams, o.Requests = streams{l.keys.live}, requests{l.observer}
 	o.Limits, o.Fleet, o.KeyName, o.Explain = limits{l}, l.fleet, l.keyName, l.explain
+	o.Registry = registry{l.discovery}
 	if book, ok := l.quota.handlers.Ledger.(admin.Ledger); ok {
 		o.Ledger = book
 	}

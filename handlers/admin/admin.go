@@ -45,6 +45,8 @@ type Options struct {
 	// Fleet tells of upstreams, models and targets, of the configuration in force.
 	Fleet   func(ctx context.Context) Fleet
 	Explain Explain
+	// Registry takes servers that announce themselves.
+	Registry Registry
 	// KeyName is what people call an issued key, "" for others; nil: nobody knows.
 	KeyName func(key string) string
 	Now     func() time.Time // nil means time.Now
@@ -53,7 +55,8 @@ type Options struct {
 
 type server struct {
 	opt      Options
-	failures failures
+	failures budget // entries of what was refused or has failed
+	guests   budget // entries of who is no admin
 	mux      *http.ServeMux
 	table    []route
 }

@@ -25,24 +25,31 @@ func (s *server) auditRoutes() []route {
 const auditWithin = 10 * time.Second
 
 // record writes down what a route that changes something has done, before its caller is told.
-// What changed, or may have, is always written, as is what the handler named; what was refused only as far as failures
-// allows; a request that made no sense is not.
+// What an admin changed, or may have, is always written. Who is no admin could fill the log, so
+// that old entries go: signing in, and what was refused or failed, is written as far as the
+// budgets allow. A request that made no sense is not.
 func (s *server) record(c *call, err error) error {
 	status, code := c.status, ""
 	if err != nil {
 		f := faultOf(err)
 		status, code = f.status, f.code
 	}
-	suppressed := 0
-	switch {
-	case status < http.StatusBadRequest || status >= http.StatusInternalServerError && c.entered || c.on != "":
-	case status == http.StatusUnauthorized && c.entered, status == http.StatusTooManyRequests, status == http.StatusForbidden && c.who.Role != "":
-		var ok bool
-		if suppressed, ok = s.failures.note(s.opt.Now()); !ok {
-			return err
-		}
+	var bound *budget
+	switch done, broken := status < http.StatusBadRequest, status >= http.StatusInternalServerError && c.entered; {
+	case c.who.Role == auth.RoleAdmin && (done || broken || c.on != ""):
+	case done:
+		bound = &s.guests
+	case broken, status == http.StatusUnauthorized && c.entered, status == http.StatusTooManyRequests, status == http.StatusForbidden && c.who.Role != "":
+		bound = &s.failures
 	default:
 		return err
+	}
+	suppressed := 0
+	if bound != nil {
+		var ok bool
+		if suppressed, ok = bound.note(s.opt.Now()); !ok {
+			return err
+		}
 	}
 	e := &auth.AuditEntry{
 		At: s.opt.Now().UTC().Truncate(time.Millisecond), Who: c.who.Name, Role: c.who.Role, Via: c.who.Via, From: s.from(c.r), Node: s.opt.System.Node,
@@ -85,25 +92,25 @@ func (s *server) from(r *http.Request) string {
 	return ""
 }
 
-// failures bounds how much who may not do anything can write: 20 entries at once, then one a
-// minute. It may be used concurrently.
-type failures struct {
+// budget bounds how much who is no admin can write: 20 entries at once, then one a minute. It
+// may be used concurrently.
+type budget struct {
 	mu      sync.Mutex
 	room    float64
 	at      time.Time
 	skipped int
 }
 
-const failuresAtOnce = 20
+const budgetAtOnce = 20
 
-// note reports whether the next failure is to be written, and how many before it were not.
-func (f *failures) note(now time.Time) (skipped int, ok bool) {
+// note reports whether the next entry is to be written, and how many before it were not.
+func (f *budget) note(now time.Time) (skipped int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.at.IsZero() {
-		f.room = failuresAtOnce
+		f.room = budgetAtOnce
 	} else {
-		f.room = min(f.room+now.Sub(f.at).Minutes(), failuresAtOnce)
+		f.room = min(f.room+now.Sub(f.at).Minutes(), budgetAtOnce)
 	}
 	f.at = now
 	if f.room < 1 {

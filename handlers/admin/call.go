@@ -27,6 +27,7 @@ type call struct {
 
 	on            string // what was acted on, for the audit log
 	before, after any
+	same          bool // nothing has changed, and nothing is written down
 }
 
 // path is the value of a wildcard of the route.

@@ -62,6 +62,7 @@ func (s *server) routes() []route {
 		s.ledgerRoutes(),
 		s.limitRoutes(),
 		s.targetRoutes(),
+		s.registerRoutes(),
 		s.routeRoutes(),
 	)
 }

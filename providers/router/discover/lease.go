@@ -32,7 +32,8 @@ const forgetAfter = 10 * time.Minute
 // ErrFull is told to a server that would be one too many.
 var ErrFull = errors.New("as many servers as there may be are registered")
 
-// Put begins a lease, or goes on with it; fresh says that it was not in force before.
+// Put begins a lease, or goes on with it; fresh says that it was not in force before, or of
+// another member.
 func (l *Leases) Put(id string, m Member, ttl time.Duration) (fresh bool, err error) {
 	if err := checkAddress(m.Address); err != nil {
 		return false, err
@@ -45,9 +46,9 @@ func (l *Leases) Put(id string, m Member, ttl time.Duration) (fresh bool, err er
 		return false, ErrFull
 	}
 	now := time.Now()
-	fresh = was == nil || !now.Before(was.until)
+	fresh = was == nil || !now.Before(was.until) || was.Member != m
 	l.members[id] = &lease{m, now.Add(ttl)}
-	if fresh || was.Member != m {
+	if fresh {
 		l.tell()
 	}
 	return fresh, nil

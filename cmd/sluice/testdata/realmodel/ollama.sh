@@ -20,8 +20,8 @@ binary=$cache/ollama-$version
 # The module's archive lacks the headers that it vendors; those of llama.cpp's
 # own sources stand in for them.
 build() {
-	local work headers=$cache/source/vendor/llama.cpp/vendor
-	work=$(mktemp -d)
+	local headers=$cache/source/vendor/llama.cpp/vendor
+	work=$(mktemp -d) # not local: the trap is run behind the function
 	trap 'rm -rf "$work"' EXIT
 	cd "$work"
 	printf 'module build\n\ngo 1.26\n' >go.mod

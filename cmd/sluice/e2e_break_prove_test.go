@@ -1,0 +1,5 @@
+//go:build prove
+
+package main
+
+func init() { breakStride = 1 }
