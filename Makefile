@@ -22,7 +22,7 @@ export GO
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: go
 go:
@@ -54,6 +54,21 @@ vet:
 prove: go ## the long proofs: real model servers, every byte offset, 45,000 streams, benchmarks with limits (80 minutes)
 	@.ci/setup prove
 	@.ci/prove
+
+# One real model server each; what it needs is installed first.
+REAL = @.ci/setup prove && $(GO) test -tags prove -count=1 -timeout 40m ./cmd/sluice -run
+
+.PHONY: real-mii real-ollama real-llamacpp real-triton real-mlserver
+real-mii: go ## DeepSpeed-MII's own balancer and server behind the gateway
+	$(REAL) 'TestMIIReal'
+real-ollama: go ## a real Ollama with a tiny model of our own
+	$(REAL) 'TestRealOllama'
+real-llamacpp: go ## llama.cpp's server and llama-cpp-python (builds for some minutes, once)
+	$(REAL) 'TestRealModel|TestRealLlamaNative'
+real-triton: go ## a real Triton over HTTP and gRPC
+	$(REAL) 'TestRealTriton'
+real-mlserver: go ## MLServer over HTTP and gRPC
+	$(REAL) 'TestRealMLServer'
 
 .PHONY: race
 race: go ## all tests under the race detector, repeated and shuffled (COUNT=3)

@@ -23,9 +23,9 @@ type Quota struct {
 	// Applies appends the buckets that a call takes from. Without one nothing is reserved.
 	Applies func(dst []ratelimit.Bucket, who *ratelimit.Subject) []ratelimit.Bucket
 	Prices  ratelimit.Prices
-	// TargetPrices are those of targets that have their own, by the name of the target.
-	TargetPrices map[string]ratelimit.Price
-	Tokens       *tokens.Estimator
+	// PriceAt is the price of a target that has its own; nil: none has.
+	PriceAt func(target string) (ratelimit.Price, bool)
+	Tokens  *tokens.Estimator
 	Ledger       Ledger // nil: GET /usage has no history
 }
 
@@ -181,8 +181,8 @@ func (a *account) used() ratelimit.Cost {
 
 // priceAt is what the model costs where it was asked.
 func (a *account) priceAt(target string) ratelimit.Price {
-	if a.quota != nil {
-		if p, ok := a.quota.TargetPrices[target]; ok {
+	if a.quota != nil && a.quota.PriceAt != nil {
+		if p, ok := a.quota.PriceAt(target); ok {
 			return p
 		}
 	}

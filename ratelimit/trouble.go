@@ -300,10 +300,11 @@ func (g *Guard) Extend(ctx context.Context, c *Call, more Cost) error {
 // the primary nor the journal took it.
 func (g *Guard) Settle(ctx context.Context, s *Settlement) error {
 	if g.count.Load() > 0 {
+		whole := s
 		s = g.settleHere(s)
-	}
-	if s == nil {
-		return nil
+		if s == nil || s != whole && s.Used.Money != 0 && g.keepFirst(s) {
+			return nil
+		}
 	}
 	sent, err := g.ask(ctx, &s.Call.Who, func(ctx context.Context) error { return g.primary.Settle(ctx, s) })
 	if err == nil {
@@ -312,6 +313,16 @@ func (g *Guard) Settle(ctx context.Context, s *Settlement) error {
 	kept := *s
 	kept.Past = &Past{Granted: g.holds(s.Call.ID) || s.Past != nil && s.Past.Granted, Sent: sent}
 	return g.keep(&kept)
+}
+
+// keepFirst writes a settlement to the journal that the primary takes in two steps, the row and
+// then the money: a process that dies between them would owe the money.
+func (g *Guard) keepFirst(s *Settlement) bool {
+	if g.opt.Journal.Append(s) != nil {
+		return false // the primary is asked at once instead
+	}
+	g.poke()
+	return true
 }
 
 // Holder is a Limiter that knows which calls it has granted to this process, for as long as

@@ -81,6 +81,43 @@ func TestGuardMoneySurvives(t *testing.T) {
 	})
 }
 
+// TestGuardMoneyIsKeptFirst: what a call has cost that was decided here stands in the journal before
+// the store is told, also when the store answers again by then. Its row and its money are two
+// steps there, and this process may die between them.
+func TestGuardMoneyIsKeptFirst(t *testing.T) {
+	set, err := NewRules([]Rule{{ID: "usd", Scope: Org, Dim: Money, Amount: 1e9, Per: CalendarMonth}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, dir := newFaultyStore(t, set), t.TempDir()
+	journal, err := OpenJournal(JournalOptions{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(store, GuardOptions{Rules: set, Journal: journal}) // nothing runs that replays
+	call := &Call{ID: "a", Who: Subject{Org: "acme"}, Want: Cost{Money: 1e6}}
+	store.set(refusing)
+	if _, err := g.Reserve(t.Context(), call); err != nil {
+		t.Fatal(err)
+	}
+	store.set(healthy)
+	if err := g.Settle(t.Context(), &Settlement{Call: call, Used: Cost{Money: 3e5}, Row: ledger.Row{ID: "a", Money: 3e5}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := journal.Stats().Pending; n != 1 || len(store.rows) != 0 {
+		t.Errorf("%d settlements are kept, %d rows are posted", n, len(store.rows))
+	}
+	if _, err := journal.Replay(t.Context(), g.replay); err != nil {
+		t.Fatal(err)
+	}
+	if left := store.left(t, call.Who)[0]; left != 1e9-3e5 || len(store.rows) != 1 {
+		t.Errorf("%d are left of the budget, %d rows", left, len(store.rows))
+	}
+	if err := journal.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Row 49: one gateway of two is cut off. It has its share, the other goes on with the store as if
 // nothing was, and what both have let pass is what the store knows when they are together again.
 func TestGuardSplit(t *testing.T) {

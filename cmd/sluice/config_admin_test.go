@@ -33,6 +33,7 @@ func TestAdminConfigErrors(t *testing.T) {
 		"the name local":  {"[[admin.tokens]]\nname = \"local\"\ntoken = \"" + long + "\"\n", "is taken already by the command line"},
 		"host with port":  {"[admin]\nhosts = [\"sluice.example:8081\"]\n", "without scheme and port"},
 		"host with case":  {"[admin]\nhosts = [\"Sluice.example\"]\n", "in lower case"},
+		"tls of nothing":  {"[admin]\ntls = true\n", "server.tls_cert and server.tls_key are missing"},
 		"lifetime":        {"[admin]\nsession_idle = \"2h\"\nsession_lifetime = \"1h\"\n", "must be at least admin.session_idle"},
 		"nobody":          {"[server]\nadmin_listen = \":8081\"\n", "nobody could sign in there"},
 		"empty password":  {"[server]\nadmin_listen = \":8081\"\n[admin]\npassword_hash = \"\"\n", "nobody could sign in there"},

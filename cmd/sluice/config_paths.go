@@ -98,16 +98,29 @@ func (d *decoder) validateTargetPrices(cfg *Config) {
 	}
 }
 
-// targetPrices are the prices of targets that have their own.
-func targetPrices(c *Config) map[string]ratelimit.Price {
-	out := map[string]ratelimit.Price{}
+// targetPrices finds the prices of targets that have their own. Servers that were discovered
+// cost what the target does whose place they take.
+func targetPrices(c *Config) func(target string) (ratelimit.Price, bool) {
+	all := map[string]ratelimit.Price{}
 	for i := range c.Models {
 		for j := range c.Models[i].Targets {
 			t := &c.Models[i].Targets[j]
 			if p, ok := t.Price.price(); ok {
-				out[t.name(c.Models[i].Name)] = p
+				all[t.name(c.Models[i].Name)] = p
 			}
 		}
 	}
-	return out
+	return func(target string) (p ratelimit.Price, ok bool) {
+		if len(all) == 0 {
+			return p, false
+		}
+		if p, ok = all[target]; ok {
+			return p, true
+		}
+		upstream, model, _ := strings.Cut(target, "/")
+		if name, _, server := strings.Cut(upstream, "@"); server {
+			p, ok = all[name+"/"+model]
+		}
+		return p, ok
+	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // breakStride is how far the offsets lie apart at which TestBreakEverywhere breaks.
-var breakStride = 149
+var breakStride = 499
 
 // brokenEvents is how many deltas the answer has.
 const brokenEvents = 200

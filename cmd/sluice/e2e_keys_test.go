@@ -74,16 +74,25 @@ func (g *gatewayUnderTest) as(key string) *gatewayUnderTest {
 // longAnswer is an answer that runs for as long as anybody looks.
 const longAnswer = "tokens=100000,delay=20ms"
 
-// TestIssuedKeyAtReplicas: what is created at one gateway's store is used at another; what is
-// revoked there is refused here within a second, and what runs with it ends truthfully.
+// issue creates a key by the gateway's admin API, with adminTestToken.
+func (g *gatewayUnderTest) issue(t testing.TB, body string) (k issued) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(g.wantAdmin(t, http.StatusCreated, "POST", "/admin/api/keys", body, withToken...)), &k); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// TestIssuedKeyAtReplicas: what is created at one gateway is used at another; what is revoked
+// there is refused here within a second, and what runs with it ends truthfully.
 func TestIssuedKeyAtReplicas(t *testing.T) {
 	t.Parallel()
 	server := redistest.Single(t)
 	base, _ := wall.Start(t)
-	config := limited(base, overRedis(server.Addr, testPepper))
+	config := limited(base, overRedis(server.Addr, testPepper)) + adminTables
 	a, b := bootProcess(t, config), bootProcess(t, config)
 	cli := newKeyCLI(t, config)
-	k := cli.must(t, "create", "app", "--limit", "requests_per_day=100")
+	k := a.issue(t, `{"name":"app","limits":[{"requests_per_day":100}]}`)
 	if _, err := auth.ParseToken(k.Secret); err != nil {
 		t.Fatalf("%q: %v", k.Secret, err)
 	}
@@ -103,7 +112,7 @@ func TestIssuedKeyAtReplicas(t *testing.T) {
 	sock.expect(t, "chunk", "s")
 
 	began := time.Now()
-	cli.must(t, "disable", k.ID)
+	a.wantAdmin(t, http.StatusOK, "POST", "/admin/api/keys/"+k.ID+"/disable", "", withToken...)
 	b.eventually(t, "B refuses the key", func() bool { return b.do(t, http.MethodGet, "/models", "").status == http.StatusForbidden })
 	t.Logf("B refused after %v", time.Since(began))
 	rest, err := io.ReadAll(stream.Body)

@@ -104,6 +104,8 @@ type lasting struct {
 func (l *lasting) watch() {
 	o := l.observer
 	o.Watch("gateway_queue_waiting", "Answers that wait for a place of their model.", l.waiting)
+	o.Watch("gateway_shadow_running", "Copies of calls that run.", func() float64 { return float64(l.shadows.Running()) })
+	o.Watch("gateway_shadow_dropped", "Copies of calls that were not made since there were enough.", func() float64 { return float64(l.shadows.Dropped()) })
 	o.Watch("gateway_config_generation", "How many configurations were in force since the start.", func() float64 {
 		return float64(l.newest.Load().number)
 	})
@@ -142,7 +144,7 @@ func (l *lasting) build(c *Config, old *generation) (g *generation, err error) {
 		return nil, err
 	}
 	g.quota = l.quota.handlers
-	g.quota.Prices, g.quota.TargetPrices, g.quota.Tokens = newPrices(c), targetPrices(c), newEstimator(c)
+	g.quota.Prices, g.quota.PriceAt, g.quota.Tokens = newPrices(c), targetPrices(c), newEstimator(c)
 	g.lines = newLines(c, old)
 	g.full = l.discovery.expand(c)
 	g.links = newLinks(g.full, l.version, old)

@@ -14,7 +14,7 @@ func newOpenAI(c *Config, u *Upstream, m maker) adapter {
 	o := openai.Options{
 		Upstream: newUpstream(c, u, m), APIKey: u.APIKey.Reveal(), Auth: u.Auth,
 		Organization: u.Organization, Project: u.Project, AskUsage: true,
-		Profile: profiles[u.Profile], Think: thinkOf(u.OpenAI.Think), EOS: u.OpenAI.EOS, Drop: u.Unsupported == "drop",
+		Profile: profiles[u.Profile], Think: thinkOf(u.OpenAI.Think), EOS: u.OpenAI.EOS, Drop: u.Unsupported == "drop", Prefill: u.OpenAI.Prefill.Bytes(),
 		MaxEvent: int(c.Sizes.UpstreamEvent), MaxAnswer: int(c.Sizes.Answer),
 	}
 	if o.Profile == openai.MII && len(o.EOS) == 0 {

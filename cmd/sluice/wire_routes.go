@@ -88,7 +88,7 @@ func (l *lasting) copied(c *router.Copy) {
 			row.Input, row.Estimated = c.Request.PromptEstimate(), true
 		}
 	}
-	price, own := g.quota.TargetPrices[c.Target.Name]
+	price, own := g.quota.PriceAt(c.Target.Name)
 	if !own {
 		price = g.quota.Prices.Of(model)
 	}

@@ -27,8 +27,12 @@ const auditWithin = 10 * time.Second
 // record writes down what a route that changes something has done, before its caller is told.
 // What an admin changed, or may have, is always written. Who is no admin could fill the log, so
 // that old entries go: signing in, and what was refused or failed, is written as far as the
-// budgets allow. A request that made no sense is not.
+// budgets allow. A request that made no sense is not, nor one
+// that changed nothing.
 func (s *server) record(c *call, err error) error {
+	if c.same && err == nil {
+		return nil
+	}
 	status, code := c.status, ""
 	if err != nil {
 		f := faultOf(err)

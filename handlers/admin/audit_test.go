@@ -143,6 +143,44 @@ func TestFailedSignInsAreBounded(t *testing.T) {
 	}
 }
 
+// TestGuestsDoNotFillTheAuditLog: who is no admin cannot have old entries go by signing in and
+// out, nor by what fails; what an admin does is written all the while.
+func TestGuestsDoNotFillTheAuditLog(t *testing.T) {
+	g := newGate(t, Options{}, manyTries)
+	for range 2 * budgetAtOnce {
+		g.send("DELETE", "/session", "", "Cookie", g.signIn(asKey))
+		g.signIn(asViewer)
+	}
+	if n := len(g.entries()); n != budgetAtOnce {
+		t.Errorf("%d entries by guests", n)
+	}
+	broken := g.opt
+	broken.SignIns = busy{}
+	g.api = New(broken)
+	for range 2 * budgetAtOnce {
+		if w := g.send("POST", "/session", asAdmin); w.Code != http.StatusServiceUnavailable {
+			t.Fatal(w.Code)
+		}
+	}
+	if n := len(g.entries()); n != 2*budgetAtOnce {
+		t.Errorf("%d entries of what failed", n-budgetAtOnce)
+	}
+	g.api = changing(broken, func(c *call) error { c.changed("thing 7", nil, nil); return c.done() })
+	for range 3 {
+		g.put(g.api, adminToken)
+	}
+	if n := len(g.entries()); n != 2*budgetAtOnce+3 {
+		t.Errorf("%d entries of an admin", n-2*budgetAtOnce)
+	}
+}
+
+// busy lets nobody in.
+type busy struct{ SignIns }
+
+func (busy) Open(context.Context, *http.Request, string, auth.Credential) (auth.Actor, string, error) {
+	return auth.Actor{}, "", auth.ErrBusy
+}
+
 func TestAuditRoutes(t *testing.T) {
 	g := newGate(t, Options{}, 10)
 	for n := range 7 {

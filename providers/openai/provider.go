@@ -5,9 +5,11 @@
 package openai
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"sluice/providers"
@@ -35,7 +37,10 @@ type Options struct {
 	EOS []string
 	// Drop leaves out what a profile cannot do, and says so in a header of the answer,
 	// instead of refusing the request.
-	Drop      bool
+	Drop bool
+	// Prefill is a JSON object whose members are added to chats that end with a message of the
+	// assistant's, for servers that go on there only when they are told to; nil for none.
+	Prefill   []byte
 	MaxEvent  int // bytes of one streamed event
 	MaxAnswer int // bytes of one answer that is held whole
 }
@@ -173,7 +178,23 @@ func (p *Provider) call(req *providers.Request, model string) (call, error) {
 		return p.opt.askMII(req, model)
 	}
 	usage := p.opt.AskUsage && (req.Op == providers.Chat || req.Op == providers.Completions)
-	return call{body: req.Rewrite(model, usage), stream: req.Stream}, nil
+	body := req.Rewrite(model, usage)
+	if len(p.opt.Prefill) > 0 && req.Op == providers.Chat && req.Needs().Has(providers.Prefill) {
+		body = withMembers(body, p.opt.Prefill)
+	}
+	return call{body: body, stream: req.Stream}, nil
+}
+
+// withMembers puts the members of an object before those of a body, whose own win: of two of
+// a name parsers take the last.
+func withMembers(body, object []byte) []byte {
+	object = bytes.TrimSpace(object)
+	members := bytes.TrimSpace(object[1 : len(object)-1])
+	if len(members) == 0 {
+		return body
+	}
+	at := bytes.IndexByte(body, '{') + 1
+	return slices.Concat(body[:at], members, []byte(","), body[at:])
 }
 
 // causal replaces an error by the reason for which ctx ended, if it has.

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"sluice/providers"
@@ -34,7 +35,7 @@ func (c *chase) resume(ctx context.Context, broke error) error {
 		return broke
 	}
 	j := &join{told: c.told, req: t.req, before: before(c.progress.Report(), c.asked)}
-	err, came := t.rest(ctx, j)
+	came, err := t.rest(ctx, j)
 	switch {
 	case err == nil && !j.end():
 		return errStopped
@@ -48,12 +49,19 @@ func (c *chase) resume(ctx context.Context, broke error) error {
 	return err
 }
 
+// chatty are the kinds of upstreams that answer a prompt as a message, and do not go on behind it.
+var chatty = []string{"anthropic", "gemini", "ollama", "demo"}
+
 // successor finds the target for the rest: another one, if it can be, that is known to go on
 // where a text ends. It is bound by the budget of retries like any further try.
 func (c *chase) successor(ctx context.Context, rest *providers.Request, e *providers.Error) *try {
 	for i, t := range c.pool.Targets {
 		can := t.Capabilities(ctx, rest.Needs())
-		if can.No&rest.Needs() != 0 || rest.Op == providers.Chat && !can.Yes.Has(providers.Prefill) {
+		goesOn := can.Yes.Has(providers.Prefill)
+		if rest.Op == providers.Completions {
+			goesOn = !slices.Contains(chatty, can.Kind)
+		}
+		if !goesOn || can.No&rest.Needs() != 0 {
 			c.spent.add(i)
 		}
 	}
@@ -70,7 +78,7 @@ func (c *chase) successor(ctx context.Context, rest *providers.Request, e *provi
 }
 
 // rest asks a target for the rest; came says that some of it has come.
-func (t *try) rest(ctx context.Context, j *join) (err error, came bool) {
+func (t *try) rest(ctx context.Context, j *join) (came bool, err error) {
 	t.tries++
 	t.progress.SetTarget(t.target.Name)
 	h := &t.held
@@ -88,7 +96,7 @@ func (t *try) rest(ctx context.Context, j *join) (err error, came bool) {
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errStopped) {
 		t.progress.EndTry(err)
 	}
-	return err, h.content
+	return h.content, err
 }
 
 // spent is what the second call alone has cost.

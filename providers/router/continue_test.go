@@ -141,6 +141,7 @@ func TestContinue(t *testing.T) {
 		"begins anew":               {askPlain, providers.Chat, teller{mode: "again", breaks: -1, can: prefills}, false, whole, 1, true},
 		"stands in a prompt":        {`{"model":"m","stream":true,"prompt":"go"}`, providers.Completions, teller{mode: "continue", breaks: -1}, false, whole, 1, true},
 		"repeats it in a prompt":    {`{"model":"m","stream":true,"prompt":"go"}`, providers.Completions, teller{mode: "echo", breaks: -1}, false, whole, 1, true},
+		"answers a prompt":          {`{"model":"m","stream":true,"prompt":"go"}`, providers.Completions, teller{mode: "continue", breaks: -1, can: providers.Capabilities{Kind: "anthropic"}}, false, some(5), 0, false},
 		"breaks again":              {askPlain, providers.Chat, teller{mode: "continue", breaks: 8, can: prefills}, false, some(8), 1, false},
 		"breaks at once":            {askPlain, providers.Chat, teller{mode: "continue", breaks: 5, can: prefills}, false, some(5), 1, false},
 		"is refused":                {askPlain, providers.Chat, teller{mode: "refuse", breaks: -1, can: prefills}, false, some(5), 1, false},
@@ -173,7 +174,7 @@ func TestContinue(t *testing.T) {
 				if e := providers.AsError(h.err); !c.good && (e == nil || e.Kind != providers.Truncated) {
 					t.Errorf("%v, not the break itself", h.err)
 				}
-				if len(first.bodies) != 1 {
+				if len(first.bodies) != 1 && c.second.can.Kind == "" {
 					t.Errorf("the first was asked %d times", len(first.bodies))
 				}
 				for _, s := range p.Targets {
@@ -191,12 +192,9 @@ func TestContinueUsage(t *testing.T) {
 	first, second := &teller{words: counting, breaks: 5}, &teller{words: counting, breaks: -1, mode: "continue", can: prefills}
 	h := hear(t, tellers(first, second), providers.Chat, `{"max_tokens":50,`+askPlain[1:])
 	asked, _ := providers.Parse(providers.Chat, "/chat/completions", "application/json", []byte(askPlain), 64)
-	want := streaming.UsageData{Prompt: asked.PromptEstimate() + 10, Completion: 8 + 5, Estimated: true}
-	want.Total = want.Prompt + want.Completion
-	want.Completion = h.usage.Completion
-	want.Total = want.Prompt + want.Completion
-	if u := h.usage; u.Prompt != want.Prompt || u.Completion < 10 || u.Completion > 13 || !u.Estimated || u.Total != want.Total {
-		t.Errorf("usage %+v, want %+v", u, want)
+	prompt := asked.PromptEstimate() + 10
+	if u := h.usage; u.Prompt != prompt || u.Completion < 10 || u.Completion > 13 || !u.Estimated || u.Total != u.Prompt+u.Completion {
+		t.Errorf("usage %+v, want a prompt of %d and an answer of ten words", u, prompt)
 	}
 	if r := h.progress; r.Usage.Completion != h.usage.Completion || r.Attempts != 2 || r.Target != "t1" {
 		t.Errorf("%+v", r)

@@ -144,14 +144,14 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	if err := a.decompress(); err != nil {
 		a.Close(false)
-		return nil, &providers.Error{Kind: providers.Protocol, Target: c.name, Message: "the upstream compressed its answer in a way it was not asked for", Err: err}
+		return nil, &providers.Error{Kind: providers.Protocol, Target: c.name, Message: "an answer over HTTP was expected, plain or gzip, and the upstream compressed it in a way it was not asked for", Err: err}
 	}
 	return a, nil
 }
 
 func (c *Client) fault(err error) error {
 	if m := new(malformedError); errors.As(err, &m) {
-		return &providers.Error{Kind: providers.Protocol, Target: c.name, Message: "the upstream sent something that is not HTTP; does base_url name the right server and scheme?", Err: err}
+		return &providers.Error{Kind: providers.Protocol, Target: c.name, Message: "an answer over HTTP was expected, and the upstream sent something else; does base_url name the right server and scheme?", Err: err}
 	}
 	return &providers.Error{Kind: providers.Unreachable, Target: c.name, Message: "the upstream could not be reached or closed the connection before it answered", Err: withoutURL(err)}
 }
