@@ -26,7 +26,7 @@ type Quota struct {
 	// PriceAt is the price of a target that has its own; nil: none has.
 	PriceAt func(target string) (ratelimit.Price, bool)
 	Tokens  *tokens.Estimator
-	Ledger       Ledger // nil: GET /usage has no history
+	Ledger  Ledger // nil: GET /usage has no history
 }
 
 // account is what one answer may cost and has cost. It belongs to the goroutine that

@@ -97,8 +97,9 @@ func TestDiscoveryRegister(t *testing.T) {
 	put("one", base1, 3600, http.StatusCreated)
 	put("one", base1, 3600, http.StatusOK)
 	answeredBy(t, g, base1)
-	put("two", base2, 5, http.StatusCreated)
+	put("two", base2, 3600, http.StatusCreated)
 	answeredBy(t, g, base2)
+	put("two", base2, 5, http.StatusOK)
 	drained := func() bool {
 		return strings.Contains(g.admin(t, http.MethodGet, "/targets", "").body, `"state":"drained"`)
 	}

@@ -191,6 +191,9 @@ func TestSixteenFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, warnings, err := loadText(t, string(example), nil); err != nil || len(warnings) > 0 {
+		t.Fatalf("deploy/failover.toml: %v, %q", err, warnings)
+	}
 	config := quicker(t, string(example), "${PRIMARY_URL:-http://127.0.0.1:8001/v1}", "$PRIMARY", "${SECONDARY_URL:-http://127.0.0.1:8002/v1}", "$SECONDARY",
 		`headers_timeout = "10s"`, `headers_timeout = "2s"`, `first_token_failover = "10s"`, `first_token_failover = "2s"`, `between_tokens_timeout = "15s"`, `between_tokens_timeout = "3s"`)
 	playFailovers(t, "deploy/failover.toml (two targets, first token within 10s, continuation; times / 5)", config, true)

@@ -87,7 +87,7 @@ model = "assistant"
 // TestRoutes sends requests that rules are for, with issued keys, and looks at who answers.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
-	base, _ := wall.Start(t)
+	base, w := wall.Start(t)
 	config := withRules(base, fmt.Sprintf("[data]\ndir = %q\n", t.TempDir()))
 	g := boot(t, config)
 	cli := newKeyCLI(t, config)
@@ -135,6 +135,12 @@ func TestRoutes(t *testing.T) {
 		t.Error("a route is told to who has not asked")
 	}
 	explained(t, cli.config, vip.ID)
+	sock := g.dial(t, "X-Experiment: b1")
+	sock.create(t, "s", "assistant", "")
+	if _, err := w.Await(t.Context(), func(q wall.Request) bool { return q.Stream && q.Model == "new" }); err != nil {
+		t.Errorf("over WebSocket the rule does not hold: %v", err)
+	}
+	sock.expect(t, "accepted", "s")
 }
 
 // explained asks the running gateway by the command line, for an issued key.

@@ -181,7 +181,7 @@ func (d *discovery) count() (servers, failing int) {
 func (d *discovery) expand(c *Config) *Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.lists) == 0 {
+	if !slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.Discovery.From != "" }) {
 		return c
 	}
 	out := *c

@@ -21,6 +21,11 @@ import (
 //	CVE-2026-48710          authorised by Host ("BadHost")       TestBadHost, TestPaths
 //	"AutoJack", "ClawJacked" a page drives a listener on loopback TestCrossOrigin, TestHosts
 //	CVE-2026-12772          sessions that outlive their password auth.TestSessionsEndWith
+//	CVE-2026-25591          searches that cost without bound     TestKeyList, TestRequests
+//	CVE-2026-41432          empty secrets that pass              store.TestPepper, TestAdminConfigErrors (cmd/sluice)
+//	CVE-2026-42208          injection by the key                 auth.FuzzParseToken, auth.TestOneBit
+//	CVE-2026-35030          a cache known by a part of the key   store.TestEachTokenItself
+//	CVE-2025-59425          keys told by time                    store.TestSameWork
 
 // TestCVE202612772 ends sessions: by signing out, by signing in anew, by another password.
 func TestCVE202612772(t *testing.T) {

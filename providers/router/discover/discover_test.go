@@ -263,6 +263,14 @@ func TestLeases(t *testing.T) {
 		if want := []Member{{"a:1", 1, 0, false}, {"b:1", 1, 0, false}}; !slices.Equal(list(), want) {
 			t.Errorf("%+v, want %+v", list(), want)
 		}
+		if fresh, err := l.Put("b", Member{Address: "b:1"}, time.Second); err != nil || fresh { // it will not live as long as it thought
+			t.Errorf("fresh %t, %v", fresh, err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if want := []Member{{"a:1", 1, 0, false}, {"b:1", 1, 0, true}}; !slices.Equal(list(), want) {
+			t.Errorf("%+v, want %+v", list(), want)
+		}
 		time.Sleep(forgetAfter + 11*time.Second)
 		synctest.Wait()
 		if len(list()) != 0 {

@@ -47,8 +47,9 @@ func (l *Leases) Put(id string, m Member, ttl time.Duration) (fresh bool, err er
 	}
 	now := time.Now()
 	fresh = was == nil || !now.Before(was.until) || was.Member != m
-	l.members[id] = &lease{m, now.Add(ttl)}
-	if fresh {
+	until := now.Add(ttl)
+	l.members[id] = &lease{m, until}
+	if fresh || until.Before(was.until) {
 		l.tell()
 	}
 	return fresh, nil
