@@ -26,7 +26,7 @@ type share struct {
 	shown  *Rule // to callers: the declared rule with the amount of this part
 	budget bool
 	// unseen is what a bucket begins with that the primary has said nothing of. One that
-	// fills only when a day or month begins would stay empty: it has its share of a grace.
+	// fills in hours, or only when a day begins, would stay empty: it has its share of a grace.
 	unseen int64
 }
 
@@ -95,7 +95,7 @@ func newShare(r *Rule, n int64) *share {
 	if r.Burst > 0 {
 		part.Burst = max(r.Burst/n, 1)
 	}
-	if r.Per.calendar() {
+	if r.Per >= Hour {
 		s.unseen = grace(r) / n
 	}
 	s.show()

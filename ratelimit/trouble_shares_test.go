@@ -40,6 +40,41 @@ func TestGuardSharesChange(t *testing.T) {
 	})
 }
 
+// TestGuardUnseenLongLimits: a limit that the store has said nothing of yet begins with a grace where it
+// would take hours to fill; a caller is not sent away for a day because of one late reply.
+func TestGuardUnseenLongLimits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		per  Per
+		pass int
+	}{
+		"a minute fills by itself": {Minute, 0},
+		"an hour":                  {Hour, 5},
+		"a day":                    {Day, 5},
+		"a calendar day":           {CalendarDay, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				set, err := NewRules([]Rule{{ID: "r", Scope: Key, Dim: Requests, Amount: 1000, Per: tc.per}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				g := guardWith(t, newFaultyStore(t, set), GuardOptions{Rules: set, Replicas: func() int { return 2 }})
+				g.store.set(refusing)
+				pass := 0
+				for i := range 10 {
+					call := &Call{ID: string(rune('a' + i)), Who: Subject{Org: "acme", Key: "new"}, Want: Cost{Requests: 1}}
+					if _, err := g.Reserve(t.Context(), call); err == nil {
+						pass++
+					}
+				}
+				if pass != tc.pass {
+					t.Errorf("%d calls pass, want %d", pass, tc.pass)
+				}
+			})
+		})
+	}
+}
+
 // TestGuardMoneySurvives: what was spent beside the store is charged to its budget also when the
 // gateway is killed before it has told of the rest: the journal has it.
 func TestGuardMoneySurvives(t *testing.T) {

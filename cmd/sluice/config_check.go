@@ -158,6 +158,12 @@ func (d *decoder) validateKeys(keys []Key) {
 		path := fmt.Sprintf("keys[%d]", i)
 		d.validateName(path+".name", k.Name)
 		d.unique(names, k.Name, path+".name")
+		switch k.Name {
+		case shadowName:
+			d.failAt(path+".name", "%q is what copies of calls are written down for", shadowName)
+		case hedgeName:
+			d.failAt(path+".name", "%q is what the slower ones of two attempts are written down for", hedgeName)
+		}
 		for _, n := range []struct{ key, name string }{{"org", k.Org}, {"team", k.Team}, {"user", k.User}} {
 			if n.name != "" {
 				d.validateName(path+"."+n.key, n.name)

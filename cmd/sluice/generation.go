@@ -214,6 +214,7 @@ func (l *lasting) close() {
 		l.older.Add(1)
 		g.stop()
 		<-g.ended
+		g.router.Wait()
 		g.links.retire(nil)
 		g.leave()
 	}

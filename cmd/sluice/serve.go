@@ -105,6 +105,7 @@ func (g *gateway) start(opts serveOptions) (err error) {
 	if g.configs, err = newReloader(l, g.cfg, opts.Load); err != nil {
 		return err
 	}
+	g.quota.keepRunning(g.keys.live, g.log)
 	s := &g.cfg.Server
 	ln, err := net.Listen("tcp", s.Listen)
 	if err != nil {

@@ -136,7 +136,7 @@ func newRouter(l *lasting, g *generation) *router.Router {
 		Budget:     router.Budget{Share: c.Retry.BudgetPercent / 100, PerSecond: c.Retry.BudgetPerSecond},
 		HoldEvents: c.Sizes.PreambleEvents, HoldBytes: int(c.Sizes.Preamble),
 		FirstFailover: c.Timeouts.FirstTokenFailover.Std(), FailoverPer1K: c.Timeouts.FirstTokenFailoverPer1K.Std(),
-		Gate: newGate(c, &g.quota, l.places), Breaker: newBreaker(c), Shadows: l.shadows,
+		Gate: newGate(c, &g.quota, l.places), Breaker: newBreaker(c), Shadows: l.shadows, Lost: l.hedged,
 	})
 }
 

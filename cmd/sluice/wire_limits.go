@@ -31,7 +31,8 @@ func principal(k *Key) auth.Principal {
 type quota struct {
 	handlers handlers.Quota
 	rules    *ratelimit.Rules
-	closers  []func() // in the order in which they were opened
+	running  *ledger.Running // nil: nothing is kept of answers that run
+	closers  []func()        // in the order in which they were opened
 }
 
 // Close ends the limits' own work, after the last answer has been settled.
@@ -165,6 +166,7 @@ func (q *quota) openMemory(c *Config, log *slog.Logger) error {
 			return fmt.Errorf("data.dir: %w", err)
 		}
 		q.onClose("the usage records", log, kept.Close)
+		q.recoverRunning(kept, c.Data.Dir, log)
 		b, wait = kept, postTime
 	}
 	o := ratelimit.MemoryOptions{Rules: q.rules, Book: poster{b, log, wait}}

@@ -74,11 +74,10 @@ func (l *lasting) copies(c *Config) router.ShadowOptions {
 
 // copied writes down what a copy has cost. It takes from no limit.
 func (l *lasting) copied(c *router.Copy) {
-	g := l.newest.Load()
-	model, r := c.Request.Asks(), &c.Report
+	r := &c.Report
 	row := ledger.Row{
 		ID: c.Request.ID, Start: r.Start, TTFT: r.TTFT, Total: time.Since(r.Start), Key: shadowName, Transport: shadowName,
-		Op: c.Request.Op.String(), Model: model, Target: c.Target.Name, Requests: 1, Attempts: int64(r.Attempts),
+		Op: c.Request.Op.String(), Model: c.Request.Asks(), Target: c.Target.Name, Requests: 1, Attempts: int64(r.Attempts),
 	}
 	row.End, _, _, _ = handlers.Outcome(c.Err)
 	if r.TTFT > 0 {
@@ -88,16 +87,35 @@ func (l *lasting) copied(c *router.Copy) {
 			row.Input, row.Estimated = c.Request.PromptEstimate(), true
 		}
 	}
-	price, own := g.quota.PriceAt(c.Target.Name)
+	l.post(&row)
+}
+
+// hedgeName is who the slower ones of two attempts are written down for, and how they end.
+const hedgeName = "hedge"
+
+// hedged writes down what the slower one of two attempts has cost at its upstream. It takes
+// from no limit: the caller pays for the other one.
+func (l *lasting) hedged(lost *router.Loss) {
+	l.post(&ledger.Row{
+		ID: lost.Request.ID + "." + hedgeName, Start: lost.Start, Total: lost.Took, Key: hedgeName, Transport: hedgeName,
+		Op: lost.Request.Op.String(), Model: lost.Request.Asks(), Target: lost.Target.Name, Requests: 1, Attempts: 1,
+		Input: lost.Spent.Input, Output: lost.Spent.Output, Estimated: true, End: hedgeName,
+	})
+}
+
+// post prices a row that is no caller's, and writes it down.
+func (l *lasting) post(row *ledger.Row) {
+	g := l.newest.Load()
+	price, own := g.quota.PriceAt(row.Target)
 	if !own {
-		price = g.quota.Prices.Of(model)
+		price = g.quota.Prices.Of(g.catalog.Base(row.Model))
 	}
 	row.Money = price.Cost(row.Input, row.Cached, row.Output)
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
-	call := &ratelimit.Call{ID: row.ID, Who: ratelimit.Subject{Key: shadowName}}
-	if err := g.quota.Limiter.Settle(ctx, &ratelimit.Settlement{Call: call, Row: row}); err != nil {
-		l.log.Error("the usage record of a copy is lost", slog.String("request_id", row.ID), slog.Any("error", err))
+	call := &ratelimit.Call{ID: row.ID, Who: ratelimit.Subject{Key: row.Key}}
+	if err := g.quota.Limiter.Settle(ctx, &ratelimit.Settlement{Call: call, Row: *row}); err != nil {
+		l.log.Error("the usage record of an upstream's cost is lost", slog.String("request_id", row.ID), slog.Any("error", err))
 	}
 }
 

@@ -60,7 +60,8 @@ func (s *server) record(c *call, err error) error {
 		Action: c.route.method + " " + c.route.path, On: c.on, Status: status, Code: code, Suppressed: suppressed,
 	}
 	if kept := s.keep(c, e); kept != nil {
-		s.opt.Log.Error("the audit log cannot be written", slog.Any("entry", e), slog.Any("error", kept))
+		text, _ := json.Marshal(e) // of JSON and strings
+		s.opt.Log.Error("the audit log cannot be written", slog.String("entry", string(text)), slog.Any("error", kept))
 		if err == nil {
 			return &fault{status: http.StatusInternalServerError, code: "audit_failed", message: "This was done, but it could not be written to the audit log. The gateway's own log has it."}
 		}

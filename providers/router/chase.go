@@ -42,7 +42,8 @@ type chase struct {
 type try struct {
 	*chase
 	target  *Target
-	at      int // in the pool
+	req     *providers.Request // the chase's when the attempt began
+	at      int                // in the pool
 	others  int
 	state   *state
 	probe   bool
@@ -184,7 +185,7 @@ func (c *chase) admit(ctx context.Context) (*try, error) {
 			return nil, sooner(refusal, c.pool.away(found))
 		}
 		t := &c.one
-		*t = try{chase: c, target: found.target, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, sent: q.now, progress: c.progress}
+		*t = try{chase: c, target: found.target, req: c.req, at: found.at, others: found.others, state: found.target.state(), probe: found.probe, sent: q.now, progress: c.progress}
 		if c.opt.Gate == nil {
 			c.probed = c.probed || t.probe
 			c.mirror()

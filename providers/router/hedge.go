@@ -116,7 +116,7 @@ func (c *chase) race(ctx context.Context, t *try, after time.Duration) (served b
 		won, lost = b, a
 	}
 	if s.good() {
-		go lost.lose()
+		c.losers.Go(lost.lose)
 		return won.carry(ctx, s)
 	}
 	won.fail(ctx, s)
@@ -136,7 +136,7 @@ func (c *chase) second(ctx context.Context, t *try) *lane {
 	if found.target == nil || found.probe || !found.target.state().well(now) || !c.pool.hedged.take(Budget{Share: c.pool.Hedge.Share}, time.Now()) {
 		return nil
 	}
-	u := &try{chase: c, target: found.target, at: found.at, state: found.target.state(), sent: now}
+	u := &try{chase: c, target: found.target, req: c.req, at: found.at, state: found.target.state(), sent: now}
 	if c.opt.Gate != nil {
 		c.gated++
 		release, err := c.opt.Gate.Acquire(ctx, &Try{Target: u.target, Request: c.req, Number: c.gated})
@@ -241,7 +241,8 @@ func (l *lane) lose() {
 		if spent.Input == 0 {
 			spent.Input = l.req.PromptEstimate() // it was sent, and read
 		}
-		l.opt.Lost(l.target, l.req, spent)
+		r := l.progress.Report()
+		l.opt.Lost(&Loss{Target: l.target, Request: l.req, Start: r.Start, Took: time.Since(r.Start), Spent: spent})
 	}
 }
 

@@ -79,7 +79,12 @@ func TestHedge(t *testing.T) {
 				opt := options()
 				opt.Gate = d
 				var lost atomic.Int64
-				opt.Lost = func(*Target, *providers.Request, Spent) { lost.Add(1) }
+				opt.Lost = func(l *Loss) {
+					if l.Took <= 0 || l.Target.Name == c.winner {
+						t.Errorf("%+v", l)
+					}
+					lost.Add(1)
+				}
 				start := time.Now()
 				got, prog, err := ask(t, t.Context(), opt, p)
 				took := time.Since(start)

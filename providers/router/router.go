@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -26,9 +27,18 @@ type Options struct {
 	Breaker       Breaker
 	// Lost, if not nil, is told what an attempt has cost that no caller pays for: the slower
 	// one of two that were hedged. It is called from any goroutine.
-	Lost func(target *Target, req *providers.Request, spent Spent)
+	Lost func(*Loss)
 	// Shadows makes the copies of calls; nil makes none.
 	Shadows *Shadows
+}
+
+// Loss is an attempt that no caller pays for.
+type Loss struct {
+	Target  *Target
+	Request *providers.Request // read only
+	Start   time.Time
+	Took    time.Duration
+	Spent   Spent
 }
 
 // Resolver finds the pool behind a model name; an unknown one is an *providers.Error.
@@ -44,12 +54,17 @@ type versioned interface {
 
 // Router is a Provider over pools of targets.
 type Router struct {
-	opt   Options
-	pools Resolver
+	opt    Options
+	pools  Resolver
+	losers sync.WaitGroup // attempts that outlive their answers
 }
 
 // New returns a router.
 func New(pools Resolver, opt Options) *Router { return &Router{opt: opt, pools: pools} }
+
+// Wait returns when the last attempt is over that has outlived its answer. It is called
+// when no answers run, and none begin.
+func (r *Router) Wait() { r.losers.Wait() }
 
 // Stream implements providers.Provider: it tries targets until one brings content,
 // and from there on passes on what comes, its failure included.

@@ -299,13 +299,24 @@ func BenchmarkRules(b *testing.B) {
 			for i := range rules {
 				rules[i].When.Share = ptr(0.0)
 			}
-			ready := NewRules(someNames(), rules)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := ready.Apply(req); err != nil {
-					b.Fatal(err)
-				}
-			}
+			benchmarkRules(b, rules, req)
 		})
+	}
+	b.Run("50 for other models", func(b *testing.B) {
+		rules := manyRules(50)
+		for i := range rules {
+			rules[i].When.Models = rules[i].When.Models[:1]
+		}
+		benchmarkRules(b, rules, asksRules(b))
+	})
+}
+
+func benchmarkRules(b *testing.B, rules []Rule, req *providers.Request) {
+	ready := NewRules(someNames(), rules)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := ready.Apply(req); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

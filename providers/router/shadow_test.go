@@ -14,7 +14,7 @@ import (
 
 // shadowed asks once with a copy, and returns the answer and what became of the copy, if
 // one was made. Time is the bubble's.
-func shadowed(t *testing.T, opt ShadowOptions, real, copied []streamtest.Step, req *providers.Request) (out string, err error, ended *Copy, s *Shadows, asked *server) {
+func shadowed(t *testing.T, opt ShadowOptions, real, copied []streamtest.Step, req *providers.Request) (out string, ended *Copy, s *Shadows, asked *server, err error) {
 	t.Helper()
 	m, _ := named("m", real)
 	x, servers := named("x", copied)
@@ -40,7 +40,7 @@ func shadowed(t *testing.T, opt ShadowOptions, real, copied []streamtest.Step, r
 	case ended = <-told:
 	default:
 	}
-	return out, err, ended, s, servers[0]
+	return out, ended, s, servers[0], err
 }
 
 var roomy = ShadowOptions{Running: 4, Bytes: 1 << 20, Limit: 5 * time.Minute}
@@ -60,7 +60,7 @@ func TestShadow(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			req := &providers.Request{ID: "r", Model: "m", Stream: true, Body: []byte(`{"model":"m"}`), Hints: providers.Hints{Version: ""}}
 			start := time.Now()
-			out, err, ended, s, _ := shadowed(t, roomy, done, c.copied, req)
+			out, ended, s, _, err := shadowed(t, roomy, done, c.copied, req)
 			if err != nil || out != "rolehellohello" {
 				t.Errorf("%s: the answer is %q, %v", c.name, out, err)
 			}
@@ -87,7 +87,7 @@ func TestShadowBounds(t *testing.T) {
 		"bytes":   {Running: 4, Bytes: 3, Limit: time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			_, err, ended, s, x := shadowed(t, opt, done, done, &providers.Request{Model: "m", Stream: true, Body: []byte("1234")})
+			_, ended, s, x, err := shadowed(t, opt, done, done, &providers.Request{Model: "m", Stream: true, Body: []byte("1234")})
 			if err != nil || ended != nil || x.asked() != 0 || s.Dropped() != 1 {
 				t.Errorf("%s: %v, %+v, %d dropped", name, err, ended, s.Dropped())
 			}
@@ -99,7 +99,7 @@ func TestShadowBounds(t *testing.T) {
 // A failed call is copied as well, one that nobody let in is not.
 func TestShadowOfFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, err, ended, s, _ := shadowed(t, roomy, fails(&providers.Error{Kind: providers.Passed, Status: 400, Message: "no"}), done, &providers.Request{Model: "m", Stream: true})
+		_, ended, s, _, err := shadowed(t, roomy, fails(&providers.Error{Kind: providers.Passed, Status: 400, Message: "no"}), done, &providers.Request{Model: "m", Stream: true})
 		if err == nil || ended == nil || ended.Err != nil {
 			t.Errorf("%v, %+v", err, ended)
 		}

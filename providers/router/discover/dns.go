@@ -12,7 +12,7 @@ import (
 
 // DNS are the servers behind a name: all of its addresses, or its services.
 type DNS struct {
-	Name     string
+	Name     string // the system's search domains hold, unless it ends with a dot
 	Services bool   // SRV records (RFC 2782), with ports, weights and priorities, instead of A and AAAA
 	Server   string // the name server to ask, host:port; "" is the system's
 	Every    time.Duration
@@ -35,13 +35,10 @@ func (d DNS) Watch(ctx context.Context, tell func([]Member, error)) {
 	Poll{d.Every, d.Timeout, func(ctx context.Context) ([]Member, error) { return read(ctx, r) }}.Watch(ctx, tell)
 }
 
-// rooted keeps the system's search domains out of it, which cost a question each.
-func (d DNS) rooted() string { return strings.TrimSuffix(d.Name, ".") + "." }
-
 var errNone = errors.New("the name has no records")
 
 func (d DNS) addresses(ctx context.Context, r *net.Resolver) ([]Member, error) {
-	found, err := r.LookupNetIP(ctx, "ip", d.rooted())
+	found, err := r.LookupNetIP(ctx, "ip", d.Name)
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s: %w", d.Name, err)
 	}
@@ -56,7 +53,7 @@ func (d DNS) addresses(ctx context.Context, r *net.Resolver) ([]Member, error) {
 }
 
 func (d DNS) services(ctx context.Context, r *net.Resolver) ([]Member, error) {
-	_, found, err := r.LookupSRV(ctx, "", "", d.rooted())
+	_, found, err := r.LookupSRV(ctx, "", "", d.Name)
 	if err != nil {
 		return nil, fmt.Errorf("resolving the services of %s: %w", d.Name, err)
 	}

@@ -9,12 +9,14 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -84,8 +86,8 @@ func (s *Server) Start() {
 		s.t.Fatal(err)
 	}
 	s.Await("answer", func() bool {
-		answer, err := s.Do("PING")
-		return err == nil && answer == "PONG"
+		about, err := s.Do("INFO", "server")
+		return err == nil && strings.Contains(about, "process_id:"+strconv.Itoa(s.process.Process.Pid)+"\r")
 	})
 }
 
@@ -180,13 +182,27 @@ func answer(r *bufio.Reader) (string, error) {
 	}
 }
 
+// freePort is a port that nobody else takes until the test has ended, while the server is
+// down too. It lies below those that systems give to whoever asks for any, and among tests a
+// locked file stands for it.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		name := filepath.Join(os.TempDir(), "sluice-test-port-"+port)
+		lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+				_ = l.Close()
+				t.Cleanup(func() { _ = lock.Close() })
+				return port
+			}
+		}
+		_ = lock.Close()
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no port is free from 20000 to 31999")
+	return ""
 }
