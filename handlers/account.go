@@ -25,8 +25,11 @@ type Quota struct {
 	Prices  ratelimit.Prices
 	// PriceAt is the price of a target that has its own; nil: none has.
 	PriceAt func(target string) (ratelimit.Price, bool)
-	Tokens  *tokens.Estimator
-	Ledger  Ledger // nil: GET /usage has no history
+	// Base is the name that limits, prices and records know a model by, so that no alias or
+	// version of it leads past them; nil: the one that was asked for.
+	Base   func(model string) string
+	Tokens *tokens.Estimator
+	Ledger Ledger // nil: GET /usage has no history
 }
 
 // account is what one answer may cost and has cost. It belongs to the goroutine that
@@ -40,6 +43,7 @@ type account struct {
 
 	call     ratelimit.Call
 	price    ratelimit.Price
+	model    string       // as limits and records know it
 	prompt   atomic.Int64 // the estimate and 1; 0: not made yet
 	held     atomic.Int64 // tokens that are reserved
 	reserved bool
@@ -63,21 +67,29 @@ type bill struct {
 
 // open begins the account of an answer.
 func (s *Server) open(c *call, p *streaming.Progress) *account {
-	a := &account{declared: true, quota: s.opt.Quota, obs: s.opt.Observer, log: s.opt.Log, req: c.req, p: p}
+	a := &account{declared: true, quota: s.opt.Quota, obs: s.opt.Observer, log: s.opt.Log, req: c.req, p: p, model: s.opt.Quota.ModelOf(c.req.Model)}
 	if a.quota == nil {
 		return a
 	}
 	who := &c.who
-	a.price = a.quota.Prices.Of(c.req.Model)
+	a.price = a.quota.Prices.Of(a.model)
 	a.call = ratelimit.Call{
 		ID:  c.req.ID,
-		Who: ratelimit.Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: c.req.Model, IP: addressName(c.remote), Rules: who.Rules},
+		Who: ratelimit.Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: a.model, IP: addressName(c.remote), Rules: who.Rules},
 		Row: ledger.Row{
 			ID: c.req.ID, Org: who.Org, Team: who.Team, User: who.User, Key: who.Key,
-			Op: c.req.Op.String(), Transport: c.transport, Model: c.req.Model,
+			Op: c.req.Op.String(), Transport: c.transport, Model: a.model,
 		},
 	}
 	return a
+}
+
+// ModelOf is the name by which a model is counted and priced. A nil Quota knows no other.
+func (q *Quota) ModelOf(model string) string {
+	if q == nil || q.Base == nil {
+		return model
+	}
+	return q.Base(model)
 }
 
 // addressName is the name of a client address in its scope. Of IPv6 it is the network

@@ -73,6 +73,7 @@ func (s *Server) KeyReport(ctx context.Context, who auth.Principal, remote strin
 	if s.opt.Quota == nil {
 		return out, nil
 	}
+	q.Model = s.opt.Quota.ModelOf(q.Model)
 	levels, err := s.levelsOf(ctx, &who, remote, q.Model)
 	if err != nil {
 		return nil, err
@@ -119,7 +120,7 @@ const maxPeeks = 64
 // single models, as far as they are listed. With a model they are those of its calls.
 func (s *Server) levelsOf(ctx context.Context, who *auth.Principal, remote, model string) ([]ratelimit.Level, error) {
 	subject := func(model string) *ratelimit.Subject {
-		return &ratelimit.Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: model, IP: addressName(remote), Rules: who.Rules}
+		return &ratelimit.Subject{Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: s.opt.Quota.ModelOf(model), IP: addressName(remote), Rules: who.Rules}
 	}
 	out, err := s.opt.Quota.Limiter.Peek(ctx, subject(model))
 	if err != nil || model != "" {

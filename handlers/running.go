@@ -101,7 +101,7 @@ func (e *live) lostRow() ledger.Row {
 	u := a.flowed(&r, errUnfinished)
 	row := ledger.Row{
 		ID: c.req.ID, Start: r.Start, TTFT: r.TTFT, Total: time.Since(r.Start), Org: c.who.Org, Team: c.who.Team, User: c.who.User, Key: c.who.Key,
-		Op: c.req.Op.String(), Transport: c.transport, Model: c.req.Model, Target: r.Target,
+		Op: c.req.Op.String(), Transport: c.transport, Model: a.model, Target: r.Target,
 		Input: u.Prompt, Cached: u.Cached, Output: u.Completion, Reasoning: u.Reasoning, Estimated: true,
 		Money: a.priceAt(r.Target).Cost(u.Prompt, u.Cached, u.Completion), Reserved: a.held.Load(), Attempts: r.Attempts, End: endLost,
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -214,4 +215,29 @@ func TestKeepRunningTrouble(t *testing.T) {
 			t.Errorf("%d rows", len(book.last()))
 		}
 	})
+}
+
+// BenchmarkKeepRunning is what a thousand answers that run cost each second.
+func BenchmarkKeepRunning(b *testing.B) {
+	log := slog.New(slog.DiscardHandler)
+	book, err := ledger.OpenBolt(filepath.Join(b.TempDir(), "book"), ledger.Retention{}, time.Now, log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = book.Close() }()
+	file, _, err := book.OpenRunning(b.Context(), filepath.Join(b.TempDir(), "running"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := tallied(&tally{})
+	for i := range 1000 {
+		_, p := started(s, fmt.Sprint("req_0123456789abcdef", i))
+		p.SetTarget("odd/m")
+		text(p, 100)
+	}
+	k := keeper{live: s.opt.Live, book: file, log: log}
+	b.ReportAllocs()
+	for b.Loop() {
+		k.keep(b.Context())
+	}
 }

@@ -94,6 +94,7 @@ func (s *Server) usage(c echo.Context) error {
 }
 
 func (s *Server) fillUsage(ctx context.Context, out *usageAnswer, who auth.Principal, q ledger.Query, remote string) error {
+	q.Model = s.opt.Quota.ModelOf(q.Model)
 	levels, err := s.opt.Quota.Limiter.Peek(ctx, &ratelimit.Subject{
 		Org: who.Org, Team: who.Team, User: who.User, Key: who.Key, Model: q.Model, IP: addressName(remote), Rules: who.Rules,
 	})

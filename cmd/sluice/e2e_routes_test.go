@@ -329,7 +329,7 @@ output = 10.0
 			t.Fatal(a.body)
 		}
 		g.eventually(t, "the cost of "+version, func() bool {
-			text := g.wantAdmin(t, http.StatusOK, http.MethodGet, "/admin/api/ledger?model=assistant@"+version, "", "Authorization", "Bearer "+adminTestToken)
+			text := g.wantAdmin(t, http.StatusOK, http.MethodGet, "/admin/api/ledger?model=assistant&target=up/"+version, "", "Authorization", "Bearer "+adminTestToken)
 			return strings.Contains(text, `"cost_usd":`+cost+",")
 		})
 	}

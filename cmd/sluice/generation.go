@@ -149,6 +149,7 @@ func (l *lasting) build(c *Config, old *generation) (g *generation, err error) {
 	g.full = l.discovery.expand(c)
 	g.links = newLinks(g.full, l.version, old)
 	g.catalog = newCatalog(g.full, g.links)
+	g.quota.Base = g.catalog.Base
 	if old != nil {
 		g.catalog.Inherit(old.catalog, func(upstream string) bool { return g.to(upstream) == old.to(upstream) })
 	}

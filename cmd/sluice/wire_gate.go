@@ -50,15 +50,19 @@ type upstreamLimits struct{ quota *handlers.Quota }
 // Acquire implements router.Gate.
 func (u *upstreamLimits) Acquire(ctx context.Context, try *router.Try) (func(router.Spent), error) {
 	h, req := u.quota, try.Request
+	model := h.ModelOf(req.Model)
 	call := &ratelimit.Call{
 		ID:  req.ID + "." + strconv.Itoa(try.Number),
-		Who: ratelimit.Subject{Provider: try.Target.Upstream, Model: req.Model},
+		Who: ratelimit.Subject{Provider: try.Target.Upstream, Model: model},
 	}
 	var some [4]ratelimit.Bucket
 	if len(h.Applies(some[:0], &call.Who)) == 0 {
 		return func(router.Spent) {}, nil
 	}
-	price := h.Prices.Of(req.Model)
+	price := h.Prices.Of(model)
+	if own, ok := h.PriceAt(try.Target.Name); ok {
+		price = own
+	}
 	call.Want = ratelimit.Cost{Requests: 1, Input: h.Tokens.Prompt(req)}
 	call.Want.Output, _ = h.Tokens.Output(req, "")
 	call.Want.Money = price.Cost(call.Want.Input, 0, call.Want.Output)

@@ -98,7 +98,7 @@ const hedgeName = "hedge"
 func (l *lasting) hedged(lost *router.Loss) {
 	l.post(&ledger.Row{
 		ID: lost.Request.ID + "." + hedgeName, Start: lost.Start, Total: lost.Took, Key: hedgeName, Transport: hedgeName,
-		Op: lost.Request.Op.String(), Model: lost.Request.Asks(), Target: lost.Target.Name, Requests: 1, Attempts: 1,
+		Op: lost.Request.Op.String(), Model: l.newest.Load().quota.ModelOf(lost.Request.Model), Target: lost.Target.Name, Requests: 1, Attempts: 1,
 		Input: lost.Spent.Input, Output: lost.Spent.Output, Estimated: true, End: hedgeName,
 	})
 }

@@ -71,3 +71,20 @@ func benchmarkRouter(b *testing.B, p *Pool) {
 		}
 	}
 }
+
+// knowing is an instant that knows what it can do.
+type knowing struct{ instant }
+
+func (knowing) Capabilities(context.Context, providers.Feature) providers.Capabilities {
+	return providers.Capabilities{Yes: providers.Tools}
+}
+
+// BenchmarkRouteCapable is BenchmarkRoute100 where each target is asked what it can do.
+func BenchmarkRouteCapable(b *testing.B) {
+	p := plainPool(make([]int, 100)...)
+	p.Balance = BalanceTwoChoices
+	for _, t := range p.Targets {
+		t.Provider, t.Phases, t.Weight = knowing{}, phasesForTest, 1
+	}
+	benchmarkRouter(b, p)
+}

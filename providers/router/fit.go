@@ -31,8 +31,7 @@ func (o Override) Under(other Override) Override {
 
 // Capabilities are what is known of a target, as far as it matters for a set of
 // features.
-func (t *Target) Capabilities(ctx context.Context, of providers.Feature) providers.Capabilities {
-	var can providers.Capabilities
+func (t *Target) Capabilities(ctx context.Context, of providers.Feature) (can providers.Capabilities) {
 	if c := t.capable(); c != nil {
 		can = c.Capabilities(ctx, of&^(t.Override.Yes|t.Override.No))
 	}
@@ -83,15 +82,19 @@ func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out set, some
 		if t.capable() == nil && t.Override.No&needs == 0 && (t.list == nil || !t.list.asks(ctx, needs)) {
 			continue // nothing is known of it
 		}
-		switch grade, lacks, can := t.misses(ctx, needs); grade {
-		case 1:
-			leaves.add(i)
-		case 2:
-			if m.common &= lacks; i == 0 {
-				m.can, m.first = can, lacks
-			}
-			cannot.add(i)
+		can := t.Capabilities(ctx, needs)
+		lacks := can.No & needs
+		if lacks == 0 {
+			continue
 		}
+		if lacks &^= can.Dropped; lacks == 0 {
+			leaves.add(i)
+			continue
+		}
+		if m.common &= lacks; i == 0 {
+			m.can, m.first = can, lacks
+		}
+		cannot.add(i)
 	}
 	bad := cannot.len()
 	switch n := len(p.Targets); {
@@ -103,21 +106,6 @@ func (p *Pool) unfit(ctx context.Context, req *providers.Request) (out set, some
 		}
 	}
 	return cannot, len(p.Targets) - cannot.len(), nil
-}
-
-// misses grades what a target lacks: 0 nothing, 1 what it leaves out, 2 what it cannot do
-// without, which is then what it lacks.
-func (t *Target) misses(ctx context.Context, needs providers.Feature) (grade int, lacks providers.Feature, can providers.Capabilities) {
-	can = t.Capabilities(ctx, needs)
-	lacks = can.No & needs
-	switch {
-	case lacks == 0:
-		return 0, 0, can
-	case lacks&^can.Dropped != 0:
-		return 2, lacks &^ can.Dropped, can
-	default:
-		return 1, lacks, can
-	}
 }
 
 // miss is what the first target lacks, and what all do.

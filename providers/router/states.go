@@ -35,10 +35,20 @@ func (s *states) of(target, upstream string) *state {
 	return k.state
 }
 
-// forget drops those that nothing is to be said of.
+// forget drops those that nothing is to be said of. Where that is too few, since names that
+// were made up have failed, it drops half of those that nothing runs at: targets that are
+// still asked keep what they have.
 func (s *states) forget() {
 	for name, k := range s.known {
 		if k.running.Load() == 0 && !k.odd.Load() {
+			delete(s.known, name)
+		}
+	}
+	for name, k := range s.known {
+		if len(s.known) <= maxStates/2 {
+			return
+		}
+		if k.running.Load() == 0 {
 			delete(s.known, name)
 		}
 	}

@@ -17,7 +17,7 @@ type Row struct {
 	Key       string        `json:"key,omitempty"` // its name, never the secret
 	Op        string        `json:"op"`
 	Transport string        `json:"transport,omitempty"`
-	Model     string        `json:"model"` // as the caller named it
+	Model     string        `json:"model"` // of an alias or a version, the model that it is of
 	Target    string        `json:"target,omitempty"`
 	Requests  int64         `json:"requests"` // 0 when the call was refunded
 	Input     int64         `json:"input"`

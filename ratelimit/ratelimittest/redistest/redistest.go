@@ -87,7 +87,11 @@ func (s *Server) Start() {
 	}
 	s.Await("answer", func() bool {
 		about, err := s.Do("INFO", "server")
-		return err == nil && strings.Contains(about, "process_id:"+strconv.Itoa(s.process.Process.Pid)+"\r")
+		if err != nil || !strings.Contains(about, "process_id:"+strconv.Itoa(s.process.Process.Pid)+"\r") {
+			return false
+		}
+		answer, err := s.Do("PING") // is refused while it reads its files
+		return err == nil && answer == "PONG"
 	})
 }
 
