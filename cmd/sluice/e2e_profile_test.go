@@ -92,6 +92,7 @@ func TestMIIProfile(t *testing.T) {
 	t.Parallel()
 	f, c, _ := bootProfile(t, "")
 	req := chatOf("org/tiny")
+	//lint:ignore SA1019 the server knows only the old name
 	req.Temperature, req.MaxTokens = 0, 9
 	got, err := sdkStream(t, c, req)
 	if err != nil || got.text != "One END two" || got.finish != "stop" {
@@ -174,6 +175,7 @@ func TestMIIProfileCancel(t *testing.T) {
 	t.Parallel()
 	f, c, g := bootProfile(t, "")
 	req := chatOf("org/tiny")
+	//lint:ignore SA1019 the server knows only the old name
 	req.Messages[0].Content, req.MaxTokens = "waits", 50
 	stream, err := c.CreateChatCompletionStream(t.Context(), req)
 	if err != nil {

@@ -186,10 +186,7 @@ func TestKilledStreams(t *testing.T) {
 		})
 	})
 
-	var audit struct {
-		Data []struct{ Action, On, Who string }
-	}
-	audit = readAdmin[struct {
+	audit := readAdmin[struct {
 		Data []struct{ Action, On, Who string }
 	}](t, g, "/audit")
 	kills := 0
