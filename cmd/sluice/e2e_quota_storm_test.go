@@ -489,5 +489,5 @@ func runStorms(t *testing.T, n int) {
 
 func TestQuotaStorm(t *testing.T) {
 	t.Parallel()
-	runStorms(t, 10_000)
+	runStorms(t, 4_000)
 }
